@@ -1,0 +1,1 @@
+"""Build a trained model again, bit for bit."""

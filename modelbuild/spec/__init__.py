@@ -1,0 +1,1 @@
+"""Pure data: recipe, lock, derivation, digests. Reads no clock, disk, network or environment."""

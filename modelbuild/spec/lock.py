@@ -1,0 +1,153 @@
+"""The lock: for every recipe of the workspace, each input pinned by content, and the claims.
+
+Content only: no timestamp, no host name, no absolute path, no URL of a package index.
+`lock_file.py` reads and writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from modelbuild.spec.canonical import Json, canonical_digest
+from modelbuild.spec.digest import Digest
+from modelbuild.spec.recipe import ParamValue
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedWheel:
+    """One package, pinned to one file of it."""
+
+    name: str
+    """Normalised."""
+    version: str
+    filename: str
+    sha256: str
+    """Of the file as downloaded, before unpacking."""
+    bytes: int
+    licence: str
+    """An SPDX expression where the package states one, else its own words, else `unknown`."""
+
+    @property
+    def from_source(self) -> bool:
+        return not self.filename.endswith(".whl")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedEnvironment:
+    """An exact interpreter and exact packages for one platform."""
+
+    python: str
+    """Exact version of CPython."""
+    platform: str
+    backend: str
+    """`cpu`, `cu130`, ..., or `none` where nothing comes in builds for accelerators."""
+    wheels: tuple[LockedWheel, ...]
+    """Sorted by name."""
+    interpreters: tuple[Digest, ...] = field(default=(), compare=False)
+    """Tree digests of the builds of that CPython which are accepted, sorted.
+
+    Not in the environment's digest: which of them ran is in the numeric class, so accepting a
+    second machine's build of the same version changes no derivation.
+    """
+
+    @property
+    def digest(self) -> Digest:
+        """Of what decides the environment's content."""
+        wheels: list[Json] = [[w.name, w.version, w.filename, w.sha256] for w in self.wheels]
+        return canonical_digest(
+            {"python": self.python, "platform": self.platform, "wheels": wheels}
+        )
+
+    @property
+    def key(self) -> str:
+        """Its name in the lock: 12 digits of the digest."""
+        return self.digest.hex[:12]
+
+    def wheel(self, name: str) -> LockedWheel | None:
+        return next((wheel for wheel in self.wheels if wheel.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedFile:
+    """One file of code."""
+
+    digest: Digest
+    lines: int
+    executable: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedData:
+    """One data table, resolved."""
+
+    digest: Digest
+    """Of the tree; for a single file, of the tree that holds just that file."""
+    file: str | None
+    """The file's name where the data is a single file; None for a folder."""
+    files: int
+    bytes: int
+    resolved: str | None = None
+    """What it came from, in words that are the same on every machine."""
+    rows: int | None = None
+    """For tables, without the header."""
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """This derivation, on this numeric class, gave this output with these metrics."""
+
+    numeric_class: str
+    """Key of the class in the lock."""
+    derivation: Digest
+    output: Digest
+    bytes: int
+    parameters: int | None = None
+    metrics: Metrics = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedStage:
+    derivation: Digest
+    code: tuple[str, ...] | None = None
+    """Paths of the code that the stage sees; None: all of the recipe's."""
+    claims: tuple[Claim, ...] = ()
+    """Sorted by numeric class, at most one for each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockedRecipe:
+    name: str
+    path: PurePosixPath
+    """Of the recipe file, relative to the workspace."""
+    environment: str
+    """Key of the environment in the lock."""
+    requires: tuple[str, ...]
+    """The requirements that were resolved, sorted."""
+    resolver: str
+    runtime: str
+    """Version of the bootstrap that runs inside the sandbox."""
+    code: Mapping[str, LockedFile]
+    data: Mapping[str, LockedData]
+    """Without those of kind `recipe`: they are upstream stages."""
+    params: Mapping[str, ParamValue]
+    seed: int
+    hardware: Mapping[str, str | int]
+    """`[hardware]` as used, defaults included."""
+    stages: Mapping[str, LockedStage]
+    exclude_newer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lock:
+    environments: Mapping[str, LockedEnvironment] = field(default_factory=dict)
+    recipes: Mapping[str, LockedRecipe] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The readable facts of every numeric class that a claim names."""
+
+    def recipe_at(self, path: PurePosixPath) -> LockedRecipe | None:
+        return next((recipe for recipe in self.recipes.values() if recipe.path == path), None)
