@@ -32,6 +32,8 @@ class Mounts:
     """The bootstrap's folder, at /build/runtime."""
     out: Path
     """An empty folder, at /build/out."""
+    context: Path
+    """A JSON file with what the stage was given, at /build/context.json."""
     data: Mapping[str, Path] = field(default_factory=dict)
     """Below /build/data: `NAME` for a folder, `NAME/FILE` for a single file."""
     stages: Mapping[str, Path] = field(default_factory=dict)
