@@ -1,0 +1,354 @@
+"""Trees on disk: their canonical digest, and copies of them.
+
+What counts is names (as bytes), contents, the executable bit, links inside the tree, and
+folders that are empty. Owners, times and other modes do not.
+"""
+
+# ruff: noqa: PTH  (names are bytes, which pathlib has no form for)
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from modelbuild.errors import ModelbuildError
+from modelbuild.spec.digest import Digest
+
+FILE, EXECUTABLE, LINK, FOLDER = "f", "x", "l", "d"
+
+_HEADER = b"modelbuild tree 1\n"
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a file that became a fifo must not block us
+_CHUNK = 1 << 20
+_LARGE = 8 << 20
+"""Bytes from which on a file is worth several threads."""
+_MANY = 1000
+"""Files from which on one sync of the file system is quicker than one a file."""
+_HOPS = 40
+"""Links that the kernel follows in one path."""
+
+
+class Entry(NamedTuple):
+    path: bytes
+    """Relative, with `/`."""
+    kind: str
+    """`f`, `x` (executable), `l` (link) or `d` (an empty folder)."""
+    digest: str
+    """Hexadecimal BLAKE3 of the content, or of the link's target."""
+    size: int
+    """Bytes; of a link, those of its target's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    entries: tuple[Entry, ...]
+    """Sorted by path."""
+    digest: Digest
+    files: int
+    bytes: int
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> Tree:
+        ordered = tuple(sorted(entries))
+        sizes = [entry.size for entry in ordered if entry.kind in "fx"]
+        return cls(ordered, tree_digest(ordered), len(sizes), sum(sizes))
+
+
+def tree_digest(entries: Iterable[Entry]) -> Digest:
+    """The digest of a tree, from its entries in any order.
+
+    Each path is preceded by its length, so no two trees give the same bytes.
+    """
+    parts = [_HEADER]
+    for path, kind, digest, _ in sorted(entries):
+        parts.append(f"{kind}{digest}{len(path)}:".encode() + path)
+    return Digest(blake3(b"".join(parts)).hexdigest())
+
+
+def scan_tree(root: Path) -> Tree:
+    """The tree below the folder `root`.
+
+    Raises ModelbuildError, naming the file, for links that are absolute or lead out, for
+    sockets, devices and fifos, for what can't be read, and for what changes meanwhile.
+    """
+    top = os.fsencode(root)
+    return Tree.of(scan_entry(top, relative, kind) for relative, kind in walk(top))
+
+
+def scan_file(path: Path) -> Tree:
+    """The tree that holds just this file (links are followed), under its own name."""
+    name = os.fsencode(path.name)
+    return Tree.of([hash_file(os.fsencode(path), name)])
+
+
+def walk(top: bytes) -> Iterator[tuple[bytes, str]]:
+    """Relative path and kind (`f`, `l` or `d`) of all files, links and empty folders, unsorted."""
+    pending = [b""]
+    while pending:
+        folder = pending.pop()
+        empty = True
+        with reading(os.path.join(top, folder)), os.scandir(os.path.join(top, folder)) as found:
+            for item in found:
+                empty = False
+                relative = folder + item.name
+                if item.is_symlink():
+                    yield relative, LINK
+                elif item.is_dir(follow_symlinks=False):
+                    pending.append(relative + b"/")
+                elif item.is_file(follow_symlinks=False):
+                    yield relative, FILE
+                else:
+                    raise _special_file(item.path)
+        if empty and folder:
+            yield folder[:-1], FOLDER
+
+
+def scan_entry(top: bytes, relative: bytes, kind: str) -> Entry:
+    """The entry of one path that `walk` found."""
+    if kind == FILE:
+        return hash_file(os.path.join(top, relative), relative)
+    if kind == LINK:
+        target = read_link(top, relative)
+        return Entry(relative, LINK, blake3(target).hexdigest(), len(target))
+    return Entry(relative, FOLDER, blake3().hexdigest(), 0)
+
+
+def hash_file(path: bytes, name: bytes) -> Entry:
+    """The entry of one file, under the given name."""
+    with reading(path):
+        descriptor = os.open(path, _OPEN)
+        try:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise _special_file(path)
+            digest = _content_digest(descriptor, path, before)
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    if _moved(before, after):
+        raise changed_while_read(path)
+    kind = EXECUTABLE if before.st_mode & stat.S_IXUSR else FILE
+    return Entry(name, kind, digest, before.st_size)
+
+
+def _content_digest(descriptor: int, path: bytes, status: os.stat_result) -> str:
+    if status.st_size >= _LARGE:
+        hasher = blake3(max_threads=blake3.AUTO)
+        hasher.update_mmap(os.fsdecode(path))
+        return hasher.hexdigest()
+    hasher = blake3()
+    size = 0
+    # One byte more than expected, so that a small file takes one read and shows if it grew.
+    while block := os.read(descriptor, min(status.st_size - size + 1, _CHUNK)):
+        hasher.update(block)
+        size += len(block)
+        if size >= status.st_size:
+            break
+    if size != status.st_size:
+        raise changed_while_read(path)
+    return hasher.hexdigest()
+
+
+def _moved(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )
+
+
+def read_link(top: bytes, relative: bytes) -> bytes:
+    """The target of a link. Raises ModelbuildError where it leads out of `top`."""
+    path = os.path.join(top, relative)
+    with reading(path):
+        target = os.readlink(path)
+        if not _stays_inside(top, relative):
+            raise ModelbuildError(
+                f"a link leads out of its folder: {shown(path)}",
+                facts=[("target", shown(target)), ("wanted", "a relative path inside the folder")],
+            )
+    return target
+
+
+def _stays_inside(top: bytes, relative: bytes) -> bool:
+    """Whether following a link never leaves `top`, on the way either.
+
+    Component by component as the kernel does, because `x/..` is not where it looks to be where
+    `x` is a link. A loop of links stays inside.
+    """
+    pending = relative.split(b"/")[::-1]
+    real: list[bytes] = []
+    hops = 0
+    while pending and hops <= _HOPS:
+        part = pending.pop()
+        if part == b"..":
+            if not real:
+                return False
+            real.pop()
+        elif part not in (b"", b"."):
+            real.append(part)
+            here = os.path.join(top, *real)
+            if os.path.islink(here):
+                hops += 1
+                real.pop()
+                target = os.readlink(here)
+                if target.startswith(b"/"):
+                    return False
+                pending += target.split(b"/")[::-1]
+    return True
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a folder onto fresh inodes, as the new folder `target`.
+
+    Only names, contents, the executable bit and links are kept. Where the file system can,
+    blocks are shared. Refuses what `scan_tree` refuses.
+    """
+    top, new_top = os.fsencode(source), os.fsencode(target)
+    with reading(new_top, "write"):
+        os.makedirs(new_top)
+    made = {b""}
+    for relative, kind in sorted(walk(top)):
+        new = os.path.join(new_top, relative)
+        parent = relative if kind == FOLDER else os.path.dirname(relative)
+        if parent not in made:
+            with reading(new, "write"):
+                os.makedirs(os.path.join(new_top, parent), exist_ok=True)
+            made.add(parent)
+        if kind == FILE:
+            copy_file(os.path.join(top, relative), new)
+        elif kind == LINK:
+            link = read_link(top, relative)
+            with reading(new, "write"):
+                os.symlink(link, new)
+
+
+def copy_file(source: bytes, target: bytes) -> None:
+    """Copy one file onto a fresh inode, content and executable bit."""
+    with reading(source):
+        origin = os.open(source, _OPEN)
+    try:
+        before = os.fstat(origin)
+        if not stat.S_ISREG(before.st_mode):
+            raise _special_file(source)
+        mode = 0o777 if before.st_mode & stat.S_IXUSR else 0o666
+        with reading(target, "write"):
+            copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            try:
+                copied = _copy_content(origin, copy)
+            finally:
+                os.close(copy)
+        if copied != before.st_size or _moved(before, os.fstat(origin)):
+            raise changed_while_read(source)
+    finally:
+        os.close(origin)
+
+
+def _copy_content(origin: int, copy: int) -> int:
+    """Bytes copied. `copy_file_range` shares blocks or copies within the kernel."""
+    copied = 0
+    with contextlib.suppress(AttributeError, OSError):  # not on this system or file system
+        while count := os.copy_file_range(origin, copy, 1 << 30):
+            copied += count
+    while block := os.read(origin, _CHUNK):
+        copied += len(block)
+        while block:
+            block = block[os.write(copy, block) :]
+    return copied
+
+
+def make_read_only(folder: Path) -> None:
+    """Take the write permission from everything in a folder, and from the folder itself.
+
+    A folder without it can't be moved to another one, except by root.
+    """
+    with reading(os.fsencode(folder), "protect"):
+        for path, _, files in os.walk(os.fsencode(folder), topdown=False, onerror=_raise):
+            for name in files:
+                file = os.path.join(path, name)
+                mode = os.lstat(file).st_mode
+                if not stat.S_ISLNK(mode):
+                    os.chmod(file, 0o555 if mode & stat.S_IXUSR else 0o444)
+            os.chmod(path, 0o555)  # noqa: S103  (a store is read by all)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def fsync_tree(folder: Path) -> None:
+    """Have everything in a folder written to disk, names included."""
+    top = os.fsencode(folder)
+    with reading(top, "sync"):
+        paths = [
+            path
+            for parent, _, files in os.walk(top, onerror=_raise)
+            for path in (parent, *(os.path.join(parent, name) for name in files))
+            if not os.path.islink(path)
+        ]
+    if len(paths) > _MANY and _sync_file_system(top):
+        return
+    for path in paths:
+        _fsync(path)
+
+
+def _fsync(path: bytes) -> None:
+    with reading(path, "write"):
+        descriptor = os.open(path, _OPEN)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync_file_system(path: bytes) -> bool:
+    """Sync all of a file system; False where this system has no call for it."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "syncfs"):
+        return False
+    with reading(path, "write"):
+        descriptor = os.open(path, _OPEN)
+        try:
+            if library.syncfs(descriptor) != 0:
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
+        finally:
+            os.close(descriptor)
+    return True
+
+
+@contextlib.contextmanager
+def reading(path: bytes, act: str = "read") -> Iterator[None]:
+    """Turn what the system says about `path` into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise ModelbuildError(f"cannot {act} {shown(path)}: {error.strerror}") from error
+
+
+def changed_while_read(path: bytes) -> ModelbuildError:
+    return ModelbuildError(
+        f"changed while it was read: {shown(path)}",
+        hint="Wait until nothing writes to it, then run the command again.",
+    )
+
+
+def _special_file(path: bytes) -> ModelbuildError:
+    return ModelbuildError(
+        f"neither a file, a folder nor a link: {shown(path)}",
+        hint="Sockets, devices and fifos have no content that could be locked; remove it.",
+    )
+
+
+def shown(path: bytes | str) -> str:
+    """A path as it can be printed: what is not UTF-8, or not printable, is escaped."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
