@@ -4,8 +4,6 @@ What counts is names (as bytes), contents, the executable bit, links inside the 
 folders that are empty. Owners, times and other modes do not.
 """
 
-# ruff: noqa: PTH  (names are bytes, which pathlib has no form for)
-
 from __future__ import annotations
 
 import contextlib
@@ -26,8 +24,9 @@ FILE, EXECUTABLE, LINK, FOLDER = "f", "x", "l", "d"
 _HEADER = b"modelbuild tree 1\n"
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a file that became a fifo must not block us
 _CHUNK = 1 << 20
-_LARGE = 8 << 20
-"""Bytes from which on a file is worth several threads."""
+_BUFFER = 16 << 20
+_LARGE = 128 << 20
+"""Bytes from which on a mapping in a process of its own is quicker than reading."""
 _MANY = 1000
 """Files from which on one sync of the file system is quicker than one a file."""
 _HOPS = 40
@@ -78,7 +77,7 @@ def scan_tree(root: Path) -> Tree:
     sockets, devices and fifos, for what can't be read, and for what changes meanwhile.
     """
     top = os.fsencode(root)
-    return Tree.of(scan_entry(top, relative, kind) for relative, kind in walk(top))
+    return Tree.of(scan_entry(top, relative, kind) for relative, kind, _ in walk(top))
 
 
 def scan_file(path: Path) -> Tree:
@@ -87,26 +86,33 @@ def scan_file(path: Path) -> Tree:
     return Tree.of([hash_file(os.fsencode(path), name)])
 
 
-def walk(top: bytes) -> Iterator[tuple[bytes, str]]:
-    """Relative path and kind (`f`, `l` or `d`) of all files, links and empty folders, unsorted."""
+def walk(top: bytes) -> Iterator[tuple[bytes, str, os.DirEntry[bytes] | None]]:
+    """Relative path and kind (`f`, `l` or `d`) of all files, links and empty folders.
+
+    In an order that is always the same, but not sorted. Empty folders come without an item.
+    """
     pending = [b""]
     while pending:
         folder = pending.pop()
-        empty = True
-        with reading(os.path.join(top, folder)), os.scandir(os.path.join(top, folder)) as found:
-            for item in found:
-                empty = False
-                relative = folder + item.name
-                if item.is_symlink():
-                    yield relative, LINK
-                elif item.is_dir(follow_symlinks=False):
-                    pending.append(relative + b"/")
-                elif item.is_file(follow_symlinks=False):
-                    yield relative, FILE
-                else:
-                    raise _special_file(item.path)
-        if empty and folder:
-            yield folder[:-1], FOLDER
+        path = os.path.join(top, folder)
+        with reading(path), os.scandir(path) as found:
+            items = sorted(found, key=_name)
+        for item in items:
+            relative = folder + item.name
+            if item.is_file(follow_symlinks=False):
+                yield relative, FILE, item
+            elif item.is_symlink():
+                yield relative, LINK, item
+            elif item.is_dir(follow_symlinks=False):
+                pending.append(relative + b"/")
+            else:
+                raise _special_file(item.path)
+        if not items and folder:
+            yield folder[:-1], FOLDER, None
+
+
+def _name(item: os.DirEntry[bytes]) -> bytes:
+    return item.name
 
 
 def scan_entry(top: bytes, relative: bytes, kind: str) -> Entry:
@@ -127,7 +133,7 @@ def hash_file(path: bytes, name: bytes) -> Entry:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise _special_file(path)
-            digest = _content_digest(descriptor, path, before)
+            digest = _content_digest(descriptor, path, before.st_size)
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
@@ -137,22 +143,53 @@ def hash_file(path: bytes, name: bytes) -> Entry:
     return Entry(name, kind, digest, before.st_size)
 
 
-def _content_digest(descriptor: int, path: bytes, status: os.stat_result) -> str:
-    if status.st_size >= _LARGE:
-        hasher = blake3(max_threads=blake3.AUTO)
-        hasher.update_mmap(os.fsdecode(path))
-        return hasher.hexdigest()
-    hasher = blake3()
-    size = 0
-    # One byte more than expected, so that a small file takes one read and shows if it grew.
-    while block := os.read(descriptor, min(status.st_size - size + 1, _CHUNK)):
-        hasher.update(block)
-        size += len(block)
-        if size >= status.st_size:
-            break
-    if size != status.st_size:
+def _content_digest(descriptor: int, path: bytes, size: int) -> str:
+    if size >= _LARGE and (digest := _mapped_digest(descriptor)):
+        return digest
+    if size < _CHUNK:
+        # One byte more than expected, so that a small file takes one read and shows if it grew.
+        content = os.read(descriptor, size + 1)
+        if len(content) != size:
+            raise changed_while_read(path)
+        return blake3(content).hexdigest()
+    hasher = blake3(max_threads=blake3.AUTO)
+    buffer = memoryview(bytearray(min(size, _BUFFER)))
+    found = 0
+    while count := os.readv(descriptor, [buffer]):
+        hasher.update(buffer[:count])
+        found += count
+    if found != size:
         raise changed_while_read(path)
     return hasher.hexdigest()
+
+
+_MAPPED = """
+import sys
+sys.path.append(sys.argv[1])
+from blake3 import blake3
+hasher = blake3(max_threads=blake3.AUTO)
+hasher.update_mmap("/dev/stdin")
+print(hasher.hexdigest())
+"""
+
+
+def _mapped_digest(descriptor: int) -> str | None:
+    """The digest of an open file, hashed by a process of its own; None where that fails.
+
+    Mapping is quicker than reading, but whoever maps a file dies when it is truncated.
+    """
+    import subprocess
+    import sys
+
+    packages = os.path.dirname(os.path.dirname(sys.modules[blake3.__module__].__file__ or ""))
+    hashed = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", _MAPPED, packages],
+        stdin=descriptor,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    return hashed.stdout.decode().strip() if hashed.returncode == 0 else None
 
 
 def _moved(before: os.stat_result, after: os.stat_result) -> bool:
@@ -214,7 +251,7 @@ def copy_tree(source: Path, target: Path) -> None:
     with reading(new_top, "write"):
         os.makedirs(new_top)
     made = {b""}
-    for relative, kind in sorted(walk(top)):
+    for relative, kind in sorted((relative, kind) for relative, kind, _ in walk(top)):
         new = os.path.join(new_top, relative)
         parent = relative if kind == FOLDER else os.path.dirname(relative)
         if parent not in made:
@@ -263,19 +300,20 @@ def _copy_content(origin: int, copy: int) -> int:
     return copied
 
 
-def make_read_only(folder: Path) -> None:
+def make_read_only(folder: Path, *, files: bool = True) -> None:
     """Take the write permission from everything in a folder, and from the folder itself.
 
-    A folder without it can't be moved to another one, except by root.
+    A folder without it can't be moved to another one, except by root. `files=False` leaves
+    the files alone: those that are hard links belong to somebody else too.
     """
     with reading(os.fsencode(folder), "protect"):
-        for path, _, files in os.walk(os.fsencode(folder), topdown=False, onerror=_raise):
-            for name in files:
+        for path, _, names in os.walk(os.fsencode(folder), topdown=False, onerror=_raise):
+            for name in names if files else ():
                 file = os.path.join(path, name)
                 mode = os.lstat(file).st_mode
                 if not stat.S_ISLNK(mode):
                     os.chmod(file, 0o555 if mode & stat.S_IXUSR else 0o444)
-            os.chmod(path, 0o555)  # noqa: S103  (a store is read by all)
+            os.chmod(path, 0o555)
 
 
 def _raise(error: OSError) -> None:
