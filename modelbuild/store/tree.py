@@ -313,7 +313,7 @@ def make_read_only(folder: Path, *, files: bool = True) -> None:
                 mode = os.lstat(file).st_mode
                 if not stat.S_ISLNK(mode):
                     os.chmod(file, 0o555 if mode & stat.S_IXUSR else 0o444)
-            os.chmod(path, 0o555)
+            os.chmod(path, 0o555)  # noqa: S103 - other users may read a store
 
 
 def _raise(error: OSError) -> None:
