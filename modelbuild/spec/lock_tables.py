@@ -1,0 +1,146 @@
+"""The tables of `model.lock`, read into its dataclasses. If one of these exists, it is valid."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from pathlib import PurePosixPath
+
+from modelbuild.spec import lock_values as values
+from modelbuild.spec.lock import (
+    Claim,
+    LockedData,
+    LockedEnvironment,
+    LockedFile,
+    LockedRecipe,
+    LockedStage,
+    LockedWheel,
+)
+from modelbuild.spec.lock_values import Table
+
+
+def read_environment(key: str, table: Table) -> LockedEnvironment:
+    environment = LockedEnvironment(
+        python=table.take("python", values.string),
+        platform=table.take("platform", values.string),
+        backend=table.take("backend", values.string),
+        # The one array that may hold its entries twice or in any order: two branches that
+        # accept another interpreter each are both right.
+        interpreters=tuple(sorted(set(table.take("interpreters", values.digests)))),
+        wheels=tuple(_wheel(name, wheel) for name, wheel in sorted(table.tables("packages"))),
+    )
+    table.finish()
+    if environment.key != key:
+        raise table.error(
+            None,
+            "the environment's content does not match its name",
+            facts=[("name", key), ("content", environment.key)],
+        )
+    return environment
+
+
+def _wheel(name: str, table: Table) -> LockedWheel:
+    wheel = LockedWheel(
+        name=name,
+        version=table.take("version", values.string),
+        filename=table.take("file", values.file_name),
+        sha256=table.take("sha256", values.sha256),
+        bytes=table.take("bytes", values.count),
+        licence=table.take("licence", values.string),
+    )
+    table.finish()
+    return wheel
+
+
+def read_recipe(
+    name: str, table: Table, environments: Container[str], classes: Container[str]
+) -> LockedRecipe:
+    """`environments` and `classes` are the names that the recipe may use."""
+    code = {path: _file(file) for path, file in table.tables("code", values.relative_path)}
+    recipe = LockedRecipe(
+        name=name,
+        path=PurePosixPath(table.take("path", values.relative_path)),
+        environment=table.take("environment", values.string),
+        requires=table.take("requires", values.sorted_strings),
+        resolver=table.take("resolver", values.string),
+        exclude_newer=table.maybe("exclude-newer", values.string),
+        runtime=table.take("runtime", values.string),
+        seed=table.take("seed", values.integer),
+        code=code,
+        data={key: _data(data) for key, data in table.tables("data")},
+        params=dict(table.entries("params", values.param)),
+        hardware=dict(table.entries("hardware", values.string_or_integer)),
+        stages={key: _stage(stage, code, classes) for key, stage in table.tables("stages")},
+    )
+    table.finish()
+    if recipe.environment not in environments:
+        raise table.error(
+            "environment",
+            "names an environment that the lock does not have",
+            [("found", recipe.environment)],
+        )
+    return recipe
+
+
+def _file(table: Table) -> LockedFile:
+    file = LockedFile(
+        digest=table.take("digest", values.digest),
+        lines=table.take("lines", values.count),
+        executable=table.maybe("executable", values.boolean) or False,
+    )
+    table.finish()
+    return file
+
+
+def _data(table: Table) -> LockedData:
+    data = LockedData(
+        digest=table.take("digest", values.digest),
+        file=table.maybe("file", values.file_name),
+        files=table.take("files", values.count),
+        bytes=table.take("bytes", values.count),
+        resolved=table.maybe("resolved", values.string),
+        rows=table.maybe("rows", values.count),
+        columns=table.maybe("columns", values.strings),
+    )
+    table.finish()
+    return data
+
+
+def _stage(table: Table, code: Mapping[str, LockedFile], classes: Container[str]) -> LockedStage:
+    stage = LockedStage(
+        derivation=table.take("derivation", values.digest),
+        code=table.maybe("code", values.sorted_strings),
+        claims=tuple(_claim(key, claim) for key, claim in sorted(table.tables("claims"))),
+    )
+    table.finish()
+    for claim in stage.claims:
+        if claim.numeric_class not in classes:
+            raise table.error(
+                "claims",
+                "names a numeric class that the lock does not have",
+                [("found", claim.numeric_class)],
+            )
+    for path in stage.code or ():
+        if path not in code:
+            raise table.error(
+                "code", "names a file that the recipe's code does not have", [("found", path)]
+            )
+    return stage
+
+
+def _claim(key: str, table: Table) -> Claim:
+    claim = Claim(
+        numeric_class=key,
+        derivation=table.take("derivation", values.digest),
+        output=table.take("output", values.digest),
+        bytes=table.take("bytes", values.count),
+        parameters=table.maybe("parameters", values.count),
+        metrics=dict(table.entries("metrics", values.number)),
+    )
+    table.finish()
+    return claim
+
+
+def read_class(_: str, table: Table) -> dict[str, str]:
+    if not table.content:
+        raise table.error(None, "a table without entries")
+    return {name: table.take(name, values.string) for name in table.content}
