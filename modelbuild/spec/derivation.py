@@ -14,6 +14,7 @@ from modelbuild.spec.canonical import Json, canonical_digest
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedEnvironment, LockedRecipe
 from modelbuild.spec.recipe import Recipe, RecipeData, Stage
+from modelbuild.spec.variables import stage_variables
 
 SCHEMA = 1
 
@@ -49,7 +50,9 @@ class Derivation:
         return Derivation(fields=self.fields, upstream={n: outputs[n] for n in self.upstream})
 
 
-def upstream_stages(recipe: Recipe, stage: Stage, recipes: Mapping[str, Recipe]) -> dict[str, StageId]:
+def upstream_stages(
+    recipe: Recipe, stage: Stage, recipes: Mapping[str, Recipe]
+) -> dict[str, StageId]:
     """The stages whose outputs `stage` reads, by input name."""
     found = {f"stages.{name}": StageId(recipe.name, name) for name in stage.stages}
     for name in stage.data:
@@ -67,7 +70,7 @@ def _named_stage(
     if other is None or stage not in other.stages:
         wanted = f"{data.recipe}:{stage}" if data.stage else data.recipe
         raise InvalidInputError(
-            f"{recipe.where(f'data.{name}')}: data '{name}' names no recipe or stage of this workspace",
+            f"{recipe.where(f'data.{name}')}: data '{name}' names no stage of this workspace",
             facts=[("wanted", wanted), ("found", ", ".join(sorted(recipes)))],
         )
     return StageId(data.recipe, stage)
@@ -107,6 +110,7 @@ def derive(
         "run": list(stage.run),
         "env": dict(stage.env),
         "metrics": stage.metrics,
+        "variables": stage_variables(hardware, determinism),
         "seed": determinism.seed,
         "tf32": determinism.tf32,
         "allow": sorted(determinism.allow),

@@ -90,6 +90,8 @@ class LockedData:
     """The file's name where the data is a single file; None for a folder."""
     files: int
     bytes: int
+    declared: str = ""
+    """The table in the recipe, as `recipe.declaration` writes it: another one is other data."""
     resolved: str | None = None
     """What it came from, in words that are the same on every machine."""
     rows: int | None = None

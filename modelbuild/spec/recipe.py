@@ -97,6 +97,23 @@ class RecipeData:
     """None: that recipe's last stage."""
 
 
+def declaration(data: Data) -> str:
+    """One line for the lock, without credentials: what the recipe says about a data table."""
+    match data:
+        case PathData(path=path):
+            return f"path {path}"
+        case LocationData(location=location, path=path):
+            return f"location {location}" + (f" {path}" if path else "")
+        case UrlData(url=url):
+            scheme, separator, rest = url.partition("://")
+            authority, slash, path = rest.partition("/")
+            return f"url {scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+        case PackageData(package=package, path=path):
+            return f"package {package} {path}"
+        case RecipeData(recipe=recipe, stage=stage):
+            return f"recipe {recipe}" + (f":{stage}" if stage else "")
+
+
 Data: TypeAlias = PathData | LocationData | UrlData | PackageData | RecipeData
 
 

@@ -1,10 +1,10 @@
 """The store: what was fetched and built, each object immutable once it is there.
 
-    objects/<digest>-<name>    trees; an object is valid when it exists under its name
-    realisations/              records of what was built, see realisations.py
-    logs/                      what stages printed, of failed builds too
-    tmp/                       work in progress, each folder beside a lock file of its owner
-    locks/                     one file for each thing that only one process may make at a time
+objects/<digest>-<name>    trees; an object is valid when it exists under its name
+realisations/              records of what was built, see realisations.py
+logs/                      what stages printed, of failed builds too
+tmp/                       work in progress, each folder beside a lock file of its owner
+locks/                     one file for each thing that only one process may make at a time
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Store:
             named = os.environ.get("MODELBUILD_STORE")
             data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
             root = Path(named) if named else Path(data_home) / "modelbuild"
-        return cls(Path(os.path.abspath(root)))  # noqa: PTH100 - a store may be a link
+        return cls(Path(os.path.abspath(root)))
 
     def path(self, digest: Digest, name: str) -> Path:
         """Where the object is, or would be."""

@@ -1,0 +1,85 @@
+"""Realise the stages of a recipe: already valid, else built; then hold them against the lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from modelbuild.build.request import BuildRequest, BuildResult
+from modelbuild.build.run import Run
+from modelbuild.locking.lock import (
+    LockRequest,
+    LockResult,
+    changes,
+    check_current,
+    lock_recipes,
+    write_locked,
+)
+from modelbuild.sources.lock_on_disk import read_lock
+from modelbuild.sources.workspace import Workspace
+from modelbuild.spec.lock import Lock
+from modelbuild.spec.recipe import Recipe, RecipeData
+
+
+def build(request: BuildRequest) -> BuildResult:
+    """Build one recipe.
+
+    1. Lock what is not locked yet. 2. Realise stage by stage, in the order of their inputs.
+    3. Hold each against the claims in the lock, and add the first claims.
+    """
+    previous = read_lock(request.workspace)
+    recipe = request.workspace.read_recipe(request.recipe)
+    if request.settings:
+        from modelbuild.spec.recipe_settings import override
+
+        recipe = override(recipe, request.settings)
+    recipes = with_upstream(recipe, previous, request.workspace)
+    lock_request = LockRequest(
+        workspace=request.workspace,
+        store=request.store,
+        check=request.locked,
+        paranoid=request.paranoid,
+        locations=request.locations,
+        on_message=request.observer.message,
+    )
+    result = _lock(recipes, previous, request, lock_request)
+    run = Run(request=request, locked=result, lock_request=lock_request)
+    for identity in result.derivations:
+        run.realise(identity)
+    run.hold_against_claims()
+    return BuildResult(recipe=recipe, stages=run.results)
+
+
+def with_upstream(recipe: Recipe, lock: Lock, workspace: Workspace) -> dict[str, Recipe]:
+    """The recipe and all recipes whose outputs it reads, by name."""
+    found: dict[str, Recipe] = {recipe.name: recipe}
+    everything: dict[str, Recipe] | None = None
+    waiting = [recipe]
+    while waiting:
+        for data in waiting.pop().data.values():
+            if not isinstance(data, RecipeData) or data.recipe in found:
+                continue
+            known = lock.recipes.get(data.recipe)
+            if known and (workspace.root / known.path).exists():
+                other = workspace.read_recipe(known.path)
+            else:
+                everything = everything or workspace.read_recipes(lock)
+                if data.recipe not in everything:
+                    continue
+                other = everything[data.recipe]
+            found[other.name] = other
+            waiting.append(other)
+    return found
+
+
+def _lock(
+    recipes: Mapping[str, Recipe], previous: Lock, request: BuildRequest, lock_request: LockRequest
+) -> LockResult:
+    result = lock_recipes(recipes, previous, lock_request)
+    if request.locked:
+        check_current(result, recipes)
+    elif result.changed and request.writes_lock:
+        result = write_locked(recipes, result, lock_request)
+        for name in recipes:
+            if result.stale(name):
+                request.observer.message(f"locked {name}: {'; '.join(changes(result, name))}")
+    return result

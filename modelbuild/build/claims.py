@@ -1,0 +1,112 @@
+"""Hold what was built against the claims in the lock.
+
+Bits are compared first, always; the numeric class only explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from modelbuild.spec.derivation import StageId
+from modelbuild.spec.digest import Digest
+from modelbuild.spec.lock import Claim, Lock, LockedStage
+from modelbuild.spec.metrics import compare_metrics
+from modelbuild.spec.recipe import Level, Tolerance
+from modelbuild.store.realisations import Realisation
+
+
+class Agreement(StrEnum):
+    """How two results of one derivation relate."""
+
+    IDENTICAL = "identical"
+    WITHIN_TOLERANCE = "within tolerance"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """One result against the claims of its stage."""
+
+    agreement: Agreement | None
+    """None: there is no claim to compare with."""
+    claim: Claim | None
+    """The one compared with: of the same class if there is one, else the nearest."""
+    same_class: bool
+
+    def broken(self, level: Level) -> bool:
+        """Whether the stage failed to reproduce at the level that its recipe promises."""
+        if not self.same_class or level is Level.RECORDED:
+            return False
+        if level is Level.FUNCTIONAL:
+            return self.agreement is Agreement.DIFFERENT
+        return self.agreement not in (None, Agreement.IDENTICAL)
+
+
+def judge(
+    output: Digest,
+    metrics: Mapping[str, float],
+    numeric_class: str,
+    stage: LockedStage,
+    tolerances: Mapping[str, Tolerance],
+) -> Judgement:
+    """Compare a result with the claim of its own class, else with one of another class."""
+    claims = [claim for claim in stage.claims if claim.derivation == stage.derivation]
+    own = next((claim for claim in claims if claim.numeric_class == numeric_class), None)
+    same_bits = next((claim for claim in claims if claim.output == output), None)
+    claim = own or same_bits or (claims[0] if claims else None)
+    if claim is None:
+        return Judgement(agreement=None, claim=None, same_class=False)
+    agreement = agree(claim.output, claim.metrics, output, metrics, tolerances)
+    return Judgement(agreement=agreement, claim=claim, same_class=own is not None)
+
+
+def agree(
+    first: Digest,
+    first_metrics: Mapping[str, float],
+    second: Digest,
+    second_metrics: Mapping[str, float],
+    tolerances: Mapping[str, Tolerance],
+) -> Agreement:
+    """Identical bits, else metrics within tolerance, else different."""
+    if first == second:
+        return Agreement.IDENTICAL
+    if tolerances and compare_metrics(first_metrics, second_metrics, tolerances).within:
+        return Agreement.WITHIN_TOLERANCE
+    return Agreement.DIFFERENT
+
+
+def claim_of(realisation: Realisation) -> Claim:
+    return Claim(
+        numeric_class=realisation.numeric_class,
+        derivation=realisation.derivation,
+        output=realisation.output,
+        bytes=realisation.bytes,
+        parameters=realisation.parameters,
+        metrics=realisation.metrics,
+    )
+
+
+def add_claims(lock: Lock, new: Mapping[StageId, Realisation]) -> Lock:
+    """The lock with these claims. A class that has a claim by now keeps it."""
+    for identity, realisation in new.items():
+        recipe = lock.recipes.get(identity.recipe)
+        stage = recipe.stages.get(identity.stage) if recipe else None
+        if not recipe or not stage or stage.derivation != realisation.derivation:
+            continue
+        claims = {c.numeric_class: c for c in stage.claims if c.derivation == stage.derivation}
+        claims.setdefault(realisation.numeric_class, claim_of(realisation))
+        ordered = tuple(claims[key] for key in sorted(claims))
+        stages = {**recipe.stages, identity.stage: replace(stage, claims=ordered)}
+        recipes = {**lock.recipes, identity.recipe: replace(recipe, stages=stages)}
+        classes = {**lock.classes, realisation.numeric_class: realisation.facts}
+        lock = replace(lock, recipes=recipes, classes=classes)
+    return lock
+
+
+def may_claim(judgement: Judgement, realisation: Realisation, *, asked: bool) -> bool:
+    """Whether a result becomes a claim: the first one does; on another class, if asked for."""
+    if realisation.isolation != "full" or judgement.same_class:
+        return False
+    return asked or judgement.claim is None

@@ -1,0 +1,82 @@
+"""What must be there before a stage can run: machine, interpreter, environment, inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from modelbuild.build.inputs import StageInputs
+from modelbuild.build.stage import Site, isolation_sandbox
+from modelbuild.locking.inputs import source_context
+from modelbuild.locking.lock import LockRequest, LockResult
+from modelbuild.sandbox.isolation import Isolation
+from modelbuild.sources.source import Resolved, check_unchanged, realise
+from modelbuild.spec.derivation import StageId
+from modelbuild.spec.recipe import Recipe
+
+
+def make_site(
+    recipe: Recipe,
+    locked: LockResult,
+    request: LockRequest,
+    isolation: Isolation,
+    *,
+    keep_failed: bool = False,
+) -> Site:
+    """Check the machine, then make the environment. Raises UnavailableError before any work."""
+    from modelbuild.environment.interpreter import realise_interpreter
+    from modelbuild.environment.realise import check_environment, realise_environment
+    from modelbuild.sandbox.machine import check_hardware, read_numeric_class
+
+    check_hardware(recipe)
+    sandbox = isolation_sandbox(isolation)
+    sandbox.check()
+    environment = locked.lock.environments[locked.lock.recipes[recipe.name].environment]
+    store, say = request.store, request.on_message
+    interpreter = realise_interpreter(environment.python, environment.interpreters, store)
+    path = realise_environment(environment, interpreter, store, say)
+    check_environment(path)
+    return Site(
+        workspace=request.workspace.root,
+        store=store,
+        sandbox=sandbox,
+        interpreter=interpreter,
+        environment=path,
+        numeric_class=read_numeric_class(recipe.hardware, interpreter.digest),
+        keep_failed=keep_failed,
+    )
+
+
+def gather_inputs(
+    identity: StageId, locked: LockResult, request: LockRequest, outputs: Mapping[str, Path]
+) -> tuple[StageInputs, Callable[[], None]]:
+    """The inputs of a stage, fetched if need be, and the check that they did not change.
+
+    `outputs` are those of the upstream stages by input name (`stages.NAME`, `data.NAME`).
+    """
+    recipe = locked.recipes[identity.recipe]
+    stage = recipe.stages[identity.stage]
+    pinned = locked.lock.recipes[recipe.name]
+    environment = locked.lock.environments[pinned.environment]
+    context = source_context(recipe, environment, request)
+    found: dict[str, Resolved] = {}
+    for name in stage.data:
+        if f"data.{name}" not in outputs:
+            found[name] = locked.data.get((recipe.name, name)) or realise(
+                name, recipe.data[name], pinned.data[name], context
+            )
+    paths = {name: resolved.path for name, resolved in found.items()}
+    built = {name: outputs[f"data.{name}"] for name in stage.data if f"data.{name}" in outputs}
+    inputs = StageInputs(
+        recipe=recipe,
+        stage=stage,
+        locked=pinned,
+        data={**paths, **built},
+        upstream={name: outputs[f"stages.{name}"] for name in stage.stages},
+    )
+
+    def check() -> None:
+        for name, resolved in found.items():
+            check_unchanged(name, resolved, context, paranoid=request.paranoid)
+
+    return inputs, check

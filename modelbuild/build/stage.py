@@ -1,0 +1,230 @@
+"""Build one stage: snapshot, sandbox, checks, store, record."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modelbuild.build.inputs import StageInputs
+from modelbuild.build.log import StageLog
+from modelbuild.errors import StageFailedError
+from modelbuild.sandbox.explain import explain_failure
+from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
+from modelbuild.sandbox.shipped_runtime import runtime_folder
+from modelbuild.spec.derivation import Derivation, StageId
+from modelbuild.spec.metrics import parse_metrics
+from modelbuild.store.realisations import Realisation, Resources, record
+from modelbuild.store.store import Store
+from modelbuild.store.tensor_files import count_parameters
+from modelbuild.store.tree import copy_tree
+
+if TYPE_CHECKING:
+    from modelbuild.environment.interpreter import Interpreter
+    from modelbuild.spec.numeric_class import NumericClass
+
+VERSION = "0.1.0"
+LINE_SECONDS = 0.1
+"""How often a progress display hears of the last line: a stage may print a gigabyte."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """Where stages run: what is the same for all stages of a recipe on this machine."""
+
+    workspace: Path
+    store: Store
+    sandbox: Sandbox
+    interpreter: Interpreter
+    environment: Path
+    numeric_class: NumericClass
+    keep_failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One stage to build."""
+
+    identity: StageId
+    derivation: Derivation
+    resolved: Derivation
+    inputs: StageInputs
+
+    @property
+    def gpus(self) -> tuple[int, ...]:
+        return tuple(range(self.inputs.recipe.hardware.gpus))
+
+
+def build_stage(
+    job: Job, site: Site, on_line: Callable[[str], None], check_inputs: Callable[[], None]
+) -> Realisation:
+    """Run the stage and store its output. Raises StageFailedError; the log is kept either way.
+
+    `check_inputs` raises if data that is used in place changed while the stage ran. The new
+    realisation is recorded beside those that are there.
+    """
+    with open_stage(job, site) as (mounts, folder), _log_file(job, site) as log:
+
+        shown = 0.0
+
+        def on_output(chunk: bytes) -> None:
+            nonlocal shown
+            log.write(chunk)
+            if time.monotonic() - shown > LINE_SECONDS:
+                shown = time.monotonic()
+                on_line(log.last_line)
+
+        try:
+            outcome = site.sandbox.run(mounts, stage_command(job, site), on_output)
+            metrics = _check(job, outcome, mounts.out, log, site)
+            check_inputs()
+        except BaseException:
+            if site.keep_failed:
+                _keep(folder, job, site)
+            raise
+        fresh = folder / "fresh"
+        copy_tree(mounts.out, fresh)
+        stored = site.store.publish(fresh, str(job.identity).replace(":", "-"))
+    realisation = Realisation(
+        name=str(job.identity),
+        derivation=job.derivation.digest,
+        resolved=job.resolved.digest,
+        output=stored.tree.digest,
+        files=stored.tree.files,
+        bytes=stored.tree.bytes,
+        parameters=count_parameters(stored.path),
+        metrics=metrics,
+        isolation=site.sandbox.isolation.value,
+        numeric_class=site.numeric_class.key,
+        facts=site.numeric_class.facts,
+        resources=Resources(
+            wall_seconds=round(outcome.wall_seconds, 3),
+            cpu_seconds=round(outcome.cpu_seconds, 3),
+            peak_memory_bytes=outcome.peak_memory_bytes,
+        ),
+        log=str(log.path.relative_to(site.store.root)),
+        interpreter=str(site.interpreter.digest),
+        builder=VERSION,
+        notes=tuple(f"killed after the stage ended: {each}" for each in outcome.left_running),
+    )
+    record(realisation, site.store)
+    return realisation
+
+
+@contextmanager
+def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
+    """The folders of one run, in a temporary folder that is removed at the end."""
+    with site.store.temporary("build") as folder:
+        job.inputs.snapshot_code(site.workspace, folder / "src")
+        context = folder / "context.json"
+        context.write_bytes(job.inputs.context_file())
+        out = folder / "out"
+        out.mkdir()
+        yield (
+            Mounts(
+                src=folder / "src",
+                environment=site.environment,
+                interpreter=site.interpreter.path,
+                runtime=runtime_folder(job.inputs.locked.runtime),
+                out=out,
+                context=context,
+                data=job.inputs.data_mounts,
+                stages=job.inputs.upstream,
+            ),
+            folder,
+        )
+
+
+def stage_command(job: Job, site: Site) -> Command:
+    return Command(
+        argv=job.inputs.arguments(),
+        environment={**site.interpreter.variables, **job.inputs.variables()},
+        threads=job.inputs.recipe.hardware.threads,
+        gpus=job.gpus,
+    )
+
+
+@contextmanager
+def _log_file(job: Job, site: Site) -> Iterator[StageLog]:
+    """A log of its own for every run: what failed keeps its log too."""
+    import secrets
+
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    name = f"{stamp}-{secrets.token_hex(3)}.log"
+    folder = site.store.root / "logs" / job.resolved.digest.store_key
+    with StageLog(folder / name) as log:
+        yield log
+
+
+def _check(
+    job: Job, outcome: Outcome, out: Path, log: StageLog, site: Site
+) -> dict[str, float]:
+    """The metrics of a stage that did what it declared. Raises StageFailedError."""
+    recipe, stage = job.inputs.recipe, job.inputs.stage
+    where = recipe.where(f"stages.{stage.name}.run")
+    if outcome.exit_code != 0:
+        raise _failed(job, outcome, log, site)
+    if not any(out.iterdir()):
+        raise StageFailedError(
+            f"{where}: stage '{stage.name}' wrote no output",
+            facts=[("wanted", "at least one file in {out}"), ("found", "an empty folder")],
+            hint="Pass {out} to the command, or let it write below $MODELBUILD_OUT.",
+        )
+    if stage.metrics is None:
+        return {}
+    where = recipe.where(f"stages.{stage.name}.metrics")
+    try:
+        return parse_metrics((out / stage.metrics).read_bytes(), stage.metrics)
+    except FileNotFoundError:
+        there = ", ".join(sorted(os.listdir(out))[:10])
+        raise StageFailedError(
+            f"{where}: stage '{stage.name}' did not write its metrics file",
+            facts=[("wanted", stage.metrics), ("found", there)],
+        ) from None
+    except (ValueError, OSError) as error:
+        raise StageFailedError(
+            f"{where}: the metrics file of stage '{stage.name}' can't be read",
+            facts=[("found", str(error))],
+        ) from error
+
+
+def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFailedError:
+    recipe, stage = job.inputs.recipe, job.inputs.stage
+    tail = "\n".join(log.end.decode(errors="replace").splitlines()[-15:])
+    how = f"signal {-outcome.exit_code}" if outcome.exit_code < 0 else str(outcome.exit_code)
+    folder = site.workspace / recipe.folder
+
+    def in_workspace(path: str) -> bool:
+        return (folder / path).exists() or (site.workspace / path).exists()
+
+    explained = explain_failure(log.end, in_workspace)
+    command = f"To read all that it printed: modelbuild log {recipe.name}:{stage.name}"
+    return StageFailedError(
+        f"{recipe.where(f'stages.{stage.name}.run')}: stage '{stage.name}' failed",
+        facts=[("exit code", how), ("printed", tail or "nothing")],
+        hint=f"{explained}\n{command}" if explained else command,
+    )
+
+
+def _keep(folder: Path, job: Job, site: Site) -> None:
+    """`--keep-failed`: move what the stage left to `failed/`."""
+    target = site.store.root / "failed" / f"{folder.name}-{str(job.identity).replace(':', '-')}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.mkdir()
+    for part in ("src", "out", "context.json"):
+        if (folder / part).exists():
+            (folder / part).rename(target / part)
+
+
+def isolation_sandbox(isolation: Isolation) -> Sandbox:
+    if isolation is Isolation.FULL:
+        from modelbuild.sandbox.bubblewrap import Bubblewrap
+
+        return Bubblewrap()
+    from modelbuild.sandbox.unconfined import Unconfined
+
+    return Unconfined()

@@ -1,0 +1,195 @@
+"""Pin the inputs of one recipe: environment, code, data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelbuild.errors import OutOfDateError
+from modelbuild.locking.code import recipe_code, stage_code
+from modelbuild.sources.source import (
+    Resolved,
+    SourceAbsentError,
+    SourceContext,
+    realise,
+    resolve,
+)
+from modelbuild.sources.workspace import Workspace
+from modelbuild.spec.lock import LockedData, LockedEnvironment, LockedFile, LockedRecipe
+from modelbuild.spec.recipe import PackageData, Recipe, RecipeData, Stage, declaration
+from modelbuild.store.stat_cache import StatCache
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelbuild.locking.lock import LockRequest
+
+
+def lock_environment(
+    recipe: Recipe,
+    before: LockedRecipe | None,
+    environments: Mapping[str, LockedEnvironment],
+    request: LockRequest,
+) -> tuple[tuple[str, ...], LockedEnvironment]:
+    """The requirements and what they resolve to; the locked environment while it still fits."""
+    from modelbuild.locking.requirements import requirements_of
+
+    requires = requirements_of(recipe, request.workspace.root)
+    previous = environments.get(before.environment) if before else None
+    if before and previous and _still_fits(recipe, requires, before, previous):
+        update = _package_updates(previous, request)
+        if update is None:
+            return requires, _update_python(recipe, previous, request)
+    else:
+        update = None
+    if request.check:
+        raise OutOfDateError(
+            "model.lock is out of date",
+            facts=[(recipe.name, "packages")],
+            hint="To bring it up to date: modelbuild lock",
+        )
+    return requires, _resolve(recipe, requires, previous, update, request)
+
+
+def _still_fits(
+    recipe: Recipe, requires: tuple[str, ...], before: LockedRecipe, previous: LockedEnvironment
+) -> bool:
+    wanted = recipe.environment
+    return (
+        before.requires == requires
+        and before.resolver == wanted.resolver
+        and before.exclude_newer == wanted.exclude_newer
+        and before.hardware.get("device") == recipe.hardware.device.value
+        and previous.platform == wanted.platform
+        and f"{previous.python}.".startswith(f"{wanted.python}.")
+    )
+
+
+def _package_updates(
+    previous: LockedEnvironment, request: LockRequest
+) -> frozenset[str] | None:
+    """Names to move, empty for all, None for none."""
+    if request.update is None:
+        return None
+    if not request.update:
+        return frozenset()
+    return frozenset(w.name for w in previous.wheels if w.name in request.update) or None
+
+
+def _update_python(
+    recipe: Recipe, previous: LockedEnvironment, request: LockRequest
+) -> LockedEnvironment:
+    """`--update python`: accept the build of the locked version that is on this machine."""
+    if not request.updates("python"):
+        return previous
+    from modelbuild.environment.interpreter import find_python
+
+    found = find_python(previous.python)
+    accepted = tuple(sorted({*previous.interpreters, found.digest}))
+    return replace(previous, interpreters=accepted)
+
+
+def _resolve(
+    recipe: Recipe,
+    requires: tuple[str, ...],
+    previous: LockedEnvironment | None,
+    update: frozenset[str] | None,
+    request: LockRequest,
+) -> LockedEnvironment:
+    from modelbuild.environment.interpreter import find_python
+    from modelbuild.locking.resolve import resolve_environment
+
+    wanted = recipe.environment.python
+    keep_python = previous is not None and f"{previous.python}.".startswith(f"{wanted}.")
+    if previous and keep_python and not request.updates("python"):
+        version, interpreters = previous.python, previous.interpreters
+    else:
+        found = find_python(wanted)
+        version, interpreters = found.version, (found.digest,)
+    environment = resolve_environment(
+        recipe.environment,
+        requires,
+        version,
+        recipe.hardware.device,
+        previous,
+        update,
+        cache=request.store.root / "wheel-metadata",
+        on_message=request.on_message,
+    )
+    return replace(environment, interpreters=interpreters)
+
+
+def lock_code(recipe: Recipe, workspace: Workspace) -> dict[str, LockedFile]:
+    return recipe_code(recipe, workspace.folder(recipe))
+
+
+def lock_stage_code(
+    recipe: Recipe, stage: Stage, files: Mapping[str, LockedFile], workspace: Workspace
+) -> tuple[str, ...] | None:
+    folder = workspace.folder(recipe)
+    return stage_code(stage, {path: (folder / path).read_bytes() for path in files})
+
+
+def lock_data(
+    recipe: Recipe,
+    before: LockedRecipe | None,
+    environment: LockedEnvironment,
+    request: LockRequest,
+) -> tuple[dict[str, LockedData], dict[str, Resolved]]:
+    """What is locked, and where it is here. What is locked and absent here stays as locked."""
+    context = source_context(recipe, environment, request)
+    locked: dict[str, LockedData] = {}
+    found: dict[str, Resolved] = {}
+    for name, data in recipe.data.items():
+        if isinstance(data, RecipeData):
+            continue
+        known = before.data.get(name) if before else None
+        declared = declaration(data)
+        if isinstance(data, PackageData) and (wheel := environment.wheel(data.package)):
+            # The version decides the content, so another version is other data.
+            declared = f"{declared} {wheel.version} sha256:{wheel.sha256}"
+        if known and known.declared == declared and not request.updates(name):
+            locked[name] = known
+            try:
+                found[name] = realise(name, data, known, context, fetch=False)
+            except SourceAbsentError:
+                continue
+        elif request.check:
+            raise OutOfDateError(
+                "model.lock is out of date",
+                facts=[(recipe.name, f"data: {name}")],
+                hint="To bring it up to date: modelbuild lock",
+            )
+        else:
+            found[name] = resolve(name, data, context)
+            locked[name] = replace(found[name].locked, declared=declared)
+            found[name] = replace(found[name], locked=locked[name])
+    return locked, found
+
+
+def source_context(
+    recipe: Recipe, environment: LockedEnvironment, request: LockRequest
+) -> SourceContext:
+    store = request.store
+
+    def wheel_contents(package: str) -> Path:
+        from modelbuild.environment.realise import unpacked_wheel
+
+        wheel = environment.wheel(package)
+        if wheel is None:
+            raise OutOfDateError(
+                f"package '{package}' is not in the environment of recipe '{recipe.name}'",
+                hint="Add it to [environment] packages, then: modelbuild lock",
+            )
+        return unpacked_wheel(environment, wheel, store, request.on_message)
+
+    return SourceContext(
+        workspace=request.workspace.root,
+        recipe=recipe,
+        store=store,
+        cache=StatCache(store.root / "stat-cache"),
+        locations=request.locations,
+        unpacked_wheel=wheel_contents,
+        on_progress=request.on_message,
+    )

@@ -1,0 +1,290 @@
+"""From recipes to the lock: pin every input by content and derive every stage.
+
+What is locked stays as it is unless it is asked to move: packages, interpreter, bootstrap and
+data. Code, parameters and hardware follow the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from modelbuild.errors import InvalidInputError, OutOfDateError
+from modelbuild.locking.inputs import lock_code, lock_data, lock_environment, lock_stage_code
+from modelbuild.sandbox.shipped_runtime import current_runtime
+from modelbuild.sources.lock_on_disk import update_lock
+from modelbuild.sources.source import Resolved
+from modelbuild.sources.workspace import Workspace
+from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_stages
+from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
+from modelbuild.spec.recipe import Recipe
+from modelbuild.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockRequest:
+    workspace: Workspace
+    store: Store
+    update: Collection[str] | None = None
+    """Names of packages and data tables, `python`, `runtime`; empty: everything; None: nothing."""
+    check: bool = False
+    """Resolve and fetch nothing: what would need it is out of date."""
+    paranoid: bool = False
+    """Hash data that is used in place even where its stat signature says it is unchanged."""
+    locations: Mapping[str, Path] = field(default_factory=dict)
+    on_message: Callable[[str], None] = lambda _: None
+
+    def updates(self, name: str) -> bool:
+        return self.update is not None and (not self.update or name in self.update)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockResult:
+    """The lock as it should be, and what was found on the way."""
+
+    lock: Lock
+    previous: Lock
+    recipes: Mapping[str, Recipe]
+    derivations: Mapping[StageId, Derivation]
+    data: Mapping[tuple[str, str], Resolved]
+    """Where the data of (recipe, table) is on this machine; what is absent here is missing."""
+
+    @property
+    def changed(self) -> bool:
+        return self.lock != self.previous
+
+    def stale(self, recipe: str) -> bool:
+        """Whether the lock says something else about this recipe than the recipe does."""
+        before, now = self.previous.recipes.get(recipe), self.lock.recipes[recipe]
+        environment = now.environment
+        return before != now or (
+            self.previous.environments[environment].interpreters
+            != self.lock.environments[environment].interpreters
+        )
+
+
+def lock_recipes(recipes: Mapping[str, Recipe], previous: Lock, request: LockRequest) -> LockResult:
+    """Lock `recipes`, by name, with all that they build on; the lock's other recipes stay.
+
+    Raises OutOfDateError in a check that finds something which only `lock` itself can mend.
+    """
+    environments: dict[str, LockedEnvironment] = dict(previous.environments)
+    locked: dict[str, LockedRecipe] = {}
+    data: dict[tuple[str, str], Resolved] = {}
+    for recipe in recipes.values():
+        inputs = _lock_inputs(recipe, previous, environments, request)
+        locked[recipe.name] = inputs.locked
+        environments[inputs.environment.key] = inputs.environment
+        data |= {(recipe.name, name): resolved for name, resolved in inputs.data.items()}
+    others = {
+        name: recipe
+        for name, recipe in previous.recipes.items()
+        if name not in locked and all(recipe.path != new.path for new in locked.values())
+    }
+    pinned = Lock(
+        environments=environments, recipes={**others, **locked}, classes=previous.classes
+    )
+    lock, derivations = _derive_stages(recipes, pinned, previous, request.workspace)
+    return LockResult(
+        lock=_tidy(lock), previous=previous, recipes=recipes, derivations=derivations, data=data
+    )
+
+
+def write_locked(
+    recipes: Mapping[str, Recipe], result: LockResult, request: LockRequest
+) -> LockResult:
+    """Write the lock of `result`; where another process wrote meanwhile, lock again on top."""
+
+    def merge(current: Lock) -> Lock:
+        nonlocal result
+        if current != result.previous:
+            result = lock_recipes(recipes, current, request)
+        return result.lock
+
+    update_lock(request.workspace, request.store, merge)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Inputs:
+    locked: LockedRecipe
+    environment: LockedEnvironment
+    data: Mapping[str, Resolved]
+
+
+def _lock_inputs(
+    recipe: Recipe,
+    previous: Lock,
+    environments: Mapping[str, LockedEnvironment],
+    request: LockRequest,
+) -> _Inputs:
+    before = previous.recipes.get(recipe.name) or previous.recipe_at(recipe.path)
+    requires, environment = lock_environment(recipe, before, environments, request)
+    data, resolved = lock_data(recipe, before, environment, request)
+    runtime = before.runtime if before and not request.updates("runtime") else current_runtime()
+    locked = LockedRecipe(
+        name=recipe.name,
+        path=recipe.path,
+        environment=environment.key,
+        requires=requires,
+        resolver=recipe.environment.resolver,
+        runtime=runtime,
+        code=lock_code(recipe, request.workspace),
+        data=data,
+        params=recipe.params,
+        seed=recipe.determinism.seed,
+        hardware=_hardware(recipe),
+        stages={},
+        exclude_newer=recipe.environment.exclude_newer,
+    )
+    return _Inputs(locked=locked, environment=environment, data=resolved)
+
+
+def _hardware(recipe: Recipe) -> dict[str, str | int]:
+    hardware = recipe.hardware
+    values: dict[str, str | int | None] = {
+        "device": hardware.device.value,
+        "threads": hardware.threads,
+        "cpu": hardware.cpu,
+        "gpu": hardware.gpu,
+        "gpus": hardware.gpus or None,
+        "gpu-memory": hardware.gpu_memory_bytes,
+        "processes": hardware.processes if hardware.processes != 1 else None,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def stage_order(recipes: Mapping[str, Recipe]) -> list[StageId]:
+    """Every stage after those it reads, across recipes. Raises InvalidInputError for a cycle."""
+    order: list[StageId] = []
+    open_: list[StageId] = []
+
+    def visit(identity: StageId) -> None:
+        if identity in order:
+            return
+        if identity in open_:
+            cycle = " -> ".join(str(each) for each in [*open_[open_.index(identity) :], identity])
+            where = recipes[identity.recipe].where(f"stages.{identity.stage}")
+            raise InvalidInputError(f"{where}: stages wait for each other", facts=[("cycle", cycle)])
+        open_.append(identity)
+        recipe = recipes[identity.recipe]
+        for upstream in upstream_stages(recipe, recipe.stages[identity.stage], recipes).values():
+            visit(upstream)
+        open_.pop()
+        order.append(identity)
+
+    for recipe in recipes.values():
+        for stage in recipe.stages:
+            visit(StageId(recipe.name, stage))
+    return order
+
+
+def _derive_stages(
+    recipes: Mapping[str, Recipe], pinned: Lock, previous: Lock, workspace: Workspace
+) -> tuple[Lock, dict[StageId, Derivation]]:
+    """The lock with the stages of `recipes`, and their derivations in the order of building."""
+    derivations: dict[StageId, Derivation] = {}
+    locked = dict(pinned.recipes)
+    for identity in stage_order(recipes):
+        recipe = recipes[identity.recipe]
+        stage = recipe.stages[identity.stage]
+        entry = locked[recipe.name]
+        environment = pinned.environments[entry.environment]
+        reads = upstream_stages(recipe, stage, recipes)
+        upstream = {name: derivations[each].digest for name, each in reads.items()}
+        before = previous.recipes.get(recipe.name)
+        known = before.stages.get(stage.name) if before else None
+        if before and known and before.code == entry.code:
+            # The code is as it was, and the derivation holds the command: no need to read it.
+            derivation = derive(recipe, stage, entry, environment, known.code, upstream)
+            if derivation.digest == known.derivation:
+                derivations[identity] = derivation
+                locked[recipe.name] = _with_stage(entry, stage.name, known)
+                continue
+        code = lock_stage_code(recipe, stage, entry.code, workspace)
+        derivation = derive(recipe, stage, entry, environment, code, upstream)
+        kept = known.claims if known and known.derivation == derivation.digest else ()
+        new = LockedStage(derivation=derivation.digest, code=code, claims=kept)
+        derivations[identity] = derivation
+        locked[recipe.name] = _with_stage(entry, stage.name, new)
+    return replace(pinned, recipes=locked), derivations
+
+
+def _with_stage(recipe: LockedRecipe, name: str, stage: LockedStage) -> LockedRecipe:
+    return replace(recipe, stages={**recipe.stages, name: stage})
+
+
+def _tidy(lock: Lock) -> Lock:
+    """Without environments and classes that nothing names, and claims of other derivations."""
+    recipes = {
+        name: replace(
+            recipe,
+            stages={
+                key: replace(
+                    stage,
+                    claims=tuple(c for c in stage.claims if c.derivation == stage.derivation),
+                )
+                for key, stage in recipe.stages.items()
+            },
+        )
+        for name, recipe in lock.recipes.items()
+    }
+    used = {recipe.environment for recipe in recipes.values()}
+    named = {
+        claim.numeric_class
+        for recipe in recipes.values()
+        for stage in recipe.stages.values()
+        for claim in stage.claims
+    }
+    return Lock(
+        environments={key: value for key, value in lock.environments.items() if key in used},
+        recipes=recipes,
+        classes={key: value for key, value in lock.classes.items() if key in named},
+    )
+
+
+def check_current(result: LockResult, names: Collection[str]) -> None:
+    """Raise OutOfDateError if the lock does not say what these recipes say."""
+    stale = [name for name in sorted(names) if result.stale(name)]
+    if stale:
+        raise OutOfDateError(
+            "model.lock is out of date",
+            facts=[(name, ", ".join(changes(result, name))) for name in stale],
+            hint="To bring it up to date: modelbuild lock",
+        )
+
+
+def changes(result: LockResult, name: str) -> list[str]:
+    """What moved in one recipe, in a few words each."""
+    before, now = result.previous.recipes.get(name), result.lock.recipes[name]
+    if before is None:
+        return ["not locked yet"]
+    found = []
+    for label, old, new in (
+        ("code", before.code, now.code),
+        ("data", before.data, now.data),
+        ("parameters", before.params, now.params),
+    ):
+        keys = sorted(k for k in {**old, **new} if old.get(k) != new.get(k))
+        if keys:
+            found.append(f"{label}: {', '.join(keys)}")
+    for label, attribute in (
+        ("packages", "environment"),
+        ("requirements", "requires"),
+        ("runtime", "runtime"),
+        ("seed", "seed"),
+        ("hardware", "hardware"),
+        ("path", "path"),
+    ):
+        if getattr(before, attribute) != getattr(now, attribute):
+            found.append(label)
+    moved = sorted(
+        k for k in now.stages if before.stages.get(k, now.stages[k]) != now.stages[k]
+    )
+    if moved and not found:
+        found.append(f"stages: {', '.join(moved)}")
+    gone = sorted(set(before.stages) ^ set(now.stages))
+    if gone:
+        found.append(f"stages added or removed: {', '.join(gone)}")
+    return found or ["interpreters"]

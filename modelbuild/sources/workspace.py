@@ -1,0 +1,106 @@
+"""The workspace: the folder that holds model.lock, and the recipes below it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from modelbuild.errors import InvalidInputError, UsageError
+from modelbuild.spec.lock import Lock
+from modelbuild.spec.recipe import Recipe
+from modelbuild.spec.recipe_file import parse_recipe
+
+LOCK_NAME = "model.lock"
+RECIPE_NAME = "recipe.toml"
+_NOT_SEARCHED = frozenset({"node_modules", "__pycache__", "site-packages"})
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """`root` is absolute and free of links."""
+
+    root: Path
+
+    @classmethod
+    def around(cls, start: Path) -> Workspace:
+        """The nearest ancestor of `start` with a lock, else with a git repository, else `start`.
+
+        `start` is a folder.
+        """
+        start = start.resolve()
+        for name in (LOCK_NAME, ".git"):
+            for folder in (start, *start.parents):
+                if (folder / name).exists():
+                    return cls(folder)
+        return cls(start)
+
+    @property
+    def lock_path(self) -> Path:
+        return self.root / LOCK_NAME
+
+    def lock_bytes(self) -> bytes:
+        """Empty where there is no lock yet."""
+        try:
+            return self.lock_path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def relative(self, path: Path) -> PurePosixPath:
+        """A path below the workspace, relative to it."""
+        resolved = path.resolve()
+        try:
+            return PurePosixPath(resolved.relative_to(self.root).as_posix())
+        except ValueError:
+            raise UsageError(
+                f"{path} is not in the workspace", facts=[("workspace", str(self.root))]
+            ) from None
+
+    def folder(self, recipe: Recipe) -> Path:
+        return self.root / recipe.folder
+
+    def read_recipe(self, path: PurePosixPath) -> Recipe:
+        try:
+            data = (self.root / path).read_bytes()
+        except FileNotFoundError:
+            raise InvalidInputError(
+                f"there is no recipe at {path}",
+                facts=[("workspace", str(self.root))],
+                hint="To write one for the scripts in a folder: modelbuild init FOLDER",
+            ) from None
+        except IsADirectoryError:
+            return self.read_recipe(path / RECIPE_NAME)
+        return parse_recipe(data, path)
+
+    def read_recipes(self, lock: Lock) -> dict[str, Recipe]:
+        """Every recipe of the workspace by name: those in the lock and every recipe.toml."""
+        known = (recipe.path for recipe in lock.recipes.values())
+        paths = {path for path in known if (self.root / path).exists()}
+        return unique_by_name([self.read_recipe(p) for p in sorted(paths | set(self._search()))])
+
+    def _search(self) -> Iterator[PurePosixPath]:
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = sorted(
+                name
+                for name in folders
+                if not name.startswith(".")
+                and name not in _NOT_SEARCHED
+                and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+            )
+            if RECIPE_NAME in files:
+                yield PurePosixPath((Path(folder) / RECIPE_NAME).relative_to(self.root).as_posix())
+
+
+def unique_by_name(recipes: Sequence[Recipe]) -> dict[str, Recipe]:
+    """By name. Raises InvalidInputError for two recipes of one name."""
+    found: dict[str, Recipe] = {}
+    for recipe in recipes:
+        other = found.setdefault(recipe.name, recipe)
+        if other.path != recipe.path:
+            raise InvalidInputError(
+                f"two recipes have the name '{recipe.name}'",
+                facts=[("first", other.where("model.name")), ("second", recipe.where("model.name"))],
+                hint="Give one of them another [model] name.",
+            )
+    return found
