@@ -1,0 +1,62 @@
+"""Paths and globs in a recipe: relative, and staying where they belong."""
+
+from __future__ import annotations
+
+from modelbuild.spec.recipe_fields import Table, printable
+
+_WILDCARDS = "*?["
+ELSEWHERE = 'Data that lives elsewhere is named, and each user maps the name: location = "NAME"'
+
+
+def workspace_path(table: Table, key: str, path: str, hint: str | None = None) -> str:
+    """A path or glob, relative to the recipe, that stays in the workspace."""
+    above = len(table.source.path.parent.parts)
+    return _checked(table, key, path, above, "the workspace", hint)
+
+
+def inner_path(table: Table, key: str, path: str, inside: str) -> str:
+    """A path of something below the root that `inside` names."""
+    checked = _checked(table, key, path, 0, inside, None)
+    if all(part in ("", ".", "..") for part in checked.split("/")):
+        _refuse(table, key, path, "names no file", inside, None)
+    return checked
+
+
+def _checked(table: Table, key: str, path: str, above: int, inside: str, hint: str | None) -> str:
+    problem = path_problem(path, above, inside)
+    if problem:
+        _refuse(table, key, path, problem, inside, hint)
+    return path
+
+
+def _refuse(table: Table, key: str, path: str, problem: str, inside: str, hint: str | None) -> None:
+    start = "the recipe's folder" if inside == "the workspace" else inside
+    table.fail(
+        key,
+        f"the path of {table.named(key)} {problem}",
+        wanted=f"a path relative to {start} that stays in {inside}",
+        found=printable(path) or "an empty string",
+        hint=hint,
+    )
+
+
+def path_problem(path: str, above: int, inside: str) -> str | None:
+    """What is wrong with a path that may go up `above` folders. Links are not looked at."""
+    if not path:
+        return "is empty"
+    if "\\" in path:
+        return "contains a backslash"
+    if path.startswith(("/", "~/")):
+        return "is absolute"
+    depth, after_wildcard = above, False
+    for part in path.split("/"):
+        if part == "..":
+            depth -= 1
+            if after_wildcard:  # `**` may match no folder at all
+                return "goes up after a wildcard"
+            if depth < 0:
+                return f"leaves {inside}"
+        elif part not in ("", "."):
+            depth += 1
+            after_wildcard |= any(character in part for character in _WILDCARDS)
+    return None
