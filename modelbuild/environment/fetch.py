@@ -1,0 +1,136 @@
+"""Locked packages onto the disk: uv installs exactly the locked files, checked by their hashes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.environment.indexes import scrubbed, uv_variables
+from modelbuild.errors import DigestMismatchError, ModelbuildError, UnavailableError
+from modelbuild.spec.lock import LockedEnvironment, LockedWheel
+
+_SHOWN = ("Downloading ", "Building ", "Installed ")
+_MISMATCH = re.compile(
+    r"Hash mismatch for `(?P<name>[^=`]+)==.*?Computed:\s+(?P<found>sha256:[0-9a-f]{64})", re.DOTALL
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Installation:
+    """What uv is to install, for what, and where."""
+
+    environment: LockedEnvironment
+    wheels: Sequence[LockedWheel]
+    target: Sequence[str]
+    """uv's options that say where: `--python`, `--target`, ..."""
+    work: Path
+    """A folder for the requirements file."""
+
+
+def install(installation: Installation, on_progress: Callable[[str], None], *options: str) -> None:
+    """Install from what is on this disk, else from wherever pip or uv are configured to look.
+
+    Hard links to uv's cache are kept. Raises DigestMismatchError where a package has other
+    bytes than locked, UnavailableError where it can't be had.
+    """
+    if not installation.wheels:
+        return
+    requirements = installation.work / "requirements.txt"
+    requirements.write_text("".join(map(_requirement, installation.wheels)))
+    command = [*_command(installation), "--requirements", str(requirements), *options]
+    variables = uv_variables()
+    said = ""
+    for extra_options, extra_variables in _attempts(installation.environment, variables):
+        code, said = _run([*command, *extra_options], {**variables, **extra_variables}, on_progress)
+        if code == 0:
+            return
+        if "Hash mismatch" in said:
+            raise _mismatch(said, installation.environment)
+    raise _unavailable(said, installation, offline=bool(variables.get("UV_OFFLINE")))
+
+
+def _requirement(wheel: LockedWheel) -> str:
+    return f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
+
+
+def _command(installation: Installation) -> list[str]:
+    from uv import find_uv_bin
+
+    environment = installation.environment
+    command = [find_uv_bin(), "pip", "install", "--require-hashes", "--no-deps"]
+    command += ["--link-mode", "hardlink", "--no-compile-bytecode", "--color", "never"]
+    command += ["--python-platform", environment.platform, *installation.target]
+    for wheel in installation.wheels:
+        command += ["--no-binary" if wheel.from_source else "--only-binary", wheel.name]
+    return command
+
+
+def _attempts(
+    environment: LockedEnvironment, variables: Mapping[str, str]
+) -> list[tuple[list[str], dict[str, str]]]:
+    """Options and variables of one try after the other."""
+    offline: tuple[list[str], dict[str, str]] = (["--offline"], {})
+    if variables.get("UV_OFFLINE"):
+        return [offline]
+    tries = [offline, ([], {})]
+    if environment.backend != "none":
+        tries.append((["--torch-backend", environment.backend], {}))
+    return tries
+
+
+def _run(
+    command: Sequence[str], variables: Mapping[str, str], on_progress: Callable[[str], None]
+) -> tuple[int, str]:
+    """The exit code of uv, and what it said."""
+    said = []
+    process = subprocess.Popen(
+        command, env=dict(variables), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    with process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                said.append(line)
+                if line.strip().startswith(_SHOWN):
+                    on_progress(scrubbed(line.strip()))
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, "".join(said)
+
+
+def _mismatch(said: str, environment: LockedEnvironment) -> ModelbuildError:
+    found = _MISMATCH.search(said)
+    wheel = environment.wheel(found["name"]) if found else None
+    if found is None or wheel is None:
+        return DigestMismatchError("a package has other bytes than locked", facts=_what(said))
+    return DigestMismatchError(
+        f"digest mismatch in package '{wheel.name}': {wheel.filename}",
+        facts=[("locked", f"sha256:{wheel.sha256}"), ("found", found["found"])],
+        hint=f"If the change is intended: modelbuild lock --update {wheel.name}",
+    )
+
+
+def _unavailable(said: str, installation: Installation, *, offline: bool) -> UnavailableError:
+    wheels = installation.wheels
+    what = (
+        f"package {wheels[0].name} {wheels[0].version}"
+        if len(wheels) == 1
+        else (f"the {len(wheels)} packages of environment {installation.environment.key}")
+    )
+    hint = (
+        "UV_OFFLINE is set: without it, uv also looks in the package indexes."
+        if offline
+        else "Make the package index reachable, or set UV_FIND_LINKS to a folder of wheels."
+    )
+    return UnavailableError(f"cannot get {what}", facts=_what(said), hint=hint)
+
+
+def _what(said: str) -> list[tuple[str, str]]:
+    """uv's own words, from its error on, without credentials."""
+    error = said[said.find("error:") :] if "error:" in said else said
+    lines = [line.rstrip() for line in scrubbed(error).splitlines() if line.strip()]
+    return [("uv says", "\n".join(lines))]
