@@ -107,8 +107,9 @@ def _data_entry(data: LockedData) -> Json:
         file=data.file,
         files=data.files,
         bytes=data.bytes,
-        resolved=data.resolved,
         rows=data.rows,
+        declared=data.declared or None,
+        resolved=data.resolved,
         columns=data.columns,
     )
 

@@ -97,6 +97,7 @@ def _data(table: Table) -> LockedData:
         file=table.maybe("file", values.file_name),
         files=table.take("files", values.count),
         bytes=table.take("bytes", values.count),
+        declared=table.maybe("declared", values.string) or "",
         resolved=table.maybe("resolved", values.string),
         rows=table.maybe("rows", values.count),
         columns=table.maybe("columns", values.strings),
