@@ -15,9 +15,8 @@ from modelbuild.locking.lock import (
     write_locked,
 )
 from modelbuild.sources.lock_on_disk import read_lock
-from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.lock import Lock
-from modelbuild.spec.recipe import Recipe, RecipeData
+from modelbuild.spec.recipe import Recipe
 
 
 def build(request: BuildRequest) -> BuildResult:
@@ -32,7 +31,7 @@ def build(request: BuildRequest) -> BuildResult:
         from modelbuild.spec.recipe_settings import override
 
         recipe = override(recipe, request.settings)
-    recipes = with_upstream(recipe, previous, request.workspace)
+    recipes = request.workspace.with_upstream([recipe], previous)
     lock_request = LockRequest(
         workspace=request.workspace,
         store=request.store,
@@ -47,28 +46,6 @@ def build(request: BuildRequest) -> BuildResult:
         run.realise(identity)
     run.hold_against_claims()
     return BuildResult(recipe=recipe, stages=run.results)
-
-
-def with_upstream(recipe: Recipe, lock: Lock, workspace: Workspace) -> dict[str, Recipe]:
-    """The recipe and all recipes whose outputs it reads, by name."""
-    found: dict[str, Recipe] = {recipe.name: recipe}
-    everything: dict[str, Recipe] | None = None
-    waiting = [recipe]
-    while waiting:
-        for data in waiting.pop().data.values():
-            if not isinstance(data, RecipeData) or data.recipe in found:
-                continue
-            known = lock.recipes.get(data.recipe)
-            if known and (workspace.root / known.path).exists():
-                other = workspace.read_recipe(known.path)
-            else:
-                everything = everything or workspace.read_recipes(lock)
-                if data.recipe not in everything:
-                    continue
-                other = everything[data.recipe]
-            found[other.name] = other
-            waiting.append(other)
-    return found
 
 
 def _lock(

@@ -31,7 +31,7 @@ def make_site(
     check_hardware(recipe)
     sandbox = isolation_sandbox(isolation)
     sandbox.check()
-    environment = locked.lock.environments[locked.lock.recipes[recipe.name].environment]
+    environment = locked.environment(recipe.name)
     store, say = request.store, request.on_message
     interpreter = realise_interpreter(environment.python, environment.interpreters, store)
     path = realise_environment(environment, interpreter, store, say)
@@ -56,9 +56,8 @@ def gather_inputs(
     """
     recipe = locked.recipes[identity.recipe]
     stage = recipe.stages[identity.stage]
-    pinned = locked.lock.recipes[recipe.name]
-    environment = locked.lock.environments[pinned.environment]
-    context = source_context(recipe, environment, request)
+    pinned = locked.entries[recipe.name]
+    context = source_context(recipe, locked.environment(recipe.name), request)
     found: dict[str, Resolved] = {}
     for name in stage.data:
         if f"data.{name}" not in outputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from modelbuild.build.claims import Judgement, add_claims, judge, may_claim
@@ -14,6 +14,7 @@ from modelbuild.locking.lock import LockRequest, LockResult
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
+from modelbuild.spec.lock import Claim
 from modelbuild.store.realisations import Realisation, find
 from modelbuild.store.store import Store
 
@@ -28,27 +29,32 @@ class Run:
 
     def realise(self, identity: StageId) -> None:
         """Make the output of one stage exist; those it reads were realised before."""
-        derivation = self.locked.derivations[identity]
-        recipe = self.locked.recipes[identity.recipe]
-        upstream = upstream_stages(recipe, recipe.stages[identity.stage], self.locked.recipes)
-        known = {name: self.results[each].realisation for name, each in upstream.items()}
-        realised = {name: each for name, each in known.items() if each is not None}
-        realisation: Realisation | None = None
-        how = "would build"
-        if len(realised) == len(known):
-            resolved = derivation.resolve({name: r.output for name, r in realised.items()})
-            realisation = self._valid(identity, resolved)
-            how = "would build" if realisation is None else "valid"
-            if realisation is None and not self.request.dry_run:
-                outputs = {name: r.path(self.request.store) for name, r in realised.items()}
-                inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
-                job = Job(identity=identity, derivation=derivation, resolved=resolved, inputs=inputs)
-                realisation, how = self._build(job, check)
-        self.results[identity] = self._result(identity, realisation, how)
+        realisation, how = None, "would build"
+        upstream = self.upstream(identity)
+        if upstream is not None:
+            resolved = self.resolve(identity, upstream)
+            realisation = self.valid(identity, resolved)
+            if realisation is not None:
+                how = "valid"
+            elif not self.request.dry_run:
+                realisation, how = self._build(identity, resolved, upstream)
+        self.finish(identity, realisation, how)
 
-    def _valid(self, identity: StageId, resolved: Derivation) -> Realisation | None:
+    def upstream(self, identity: StageId) -> dict[str, Realisation] | None:
+        """What a stage reads, by input name; None where that is not there (in a dry run)."""
+        recipe = self.locked.recipes[identity.recipe]
+        reads = upstream_stages(recipe, recipe.stages[identity.stage], self.locked.recipes)
+        known = {name: self.results[each].realisation for name, each in reads.items()}
+        found = {name: each for name, each in known.items() if each is not None}
+        return found if len(found) == len(known) else None
+
+    def resolve(self, identity: StageId, upstream: Mapping[str, Realisation]) -> Derivation:
+        outputs = {name: realisation.output for name, realisation in upstream.items()}
+        return self.locked.derivations[identity].resolve(outputs)
+
+    def valid(self, identity: StageId, resolved: Derivation) -> Realisation | None:
         """What the store has, at the isolation asked for: what the lock claims comes first."""
-        stage = self.locked.lock.recipes[identity.recipe].stages[identity.stage]
+        stage = self.locked.entries[identity.recipe].stages[identity.stage]
         claimed = {claim.output for claim in stage.claims}
         found = [
             each
@@ -58,26 +64,48 @@ class Run:
         found.sort(key=lambda each: (each.output not in claimed, each.isolation != "full"))
         return found[0] if found else None
 
-    def _build(self, job: Job, check: Callable[[], None]) -> tuple[Realisation, str]:
-        observer, identity = self.request.observer, job.identity
-        site = self._site(identity.recipe)
+    def _build(
+        self, identity: StageId, resolved: Derivation, upstream: Mapping[str, Realisation]
+    ) -> tuple[Realisation, str]:
+        observer = self.request.observer
+        site = self.site(identity.recipe)
 
         def waiting(holder: str) -> None:
             observer.message(f"{identity}: waiting for {holder}, which builds the same")
 
-        with self.request.store.lock(f"build-{job.resolved.digest.store_key}", waiting):
-            realisation = self._valid(identity, job.resolved)
+        with self.request.store.lock(f"build-{resolved.digest.store_key}", waiting):
+            realisation = self.valid(identity, resolved)
             if realisation is not None:
                 return realisation, "valid"
-            order = list(self.locked.derivations)
-            observer.stage_started(identity, order.index(identity) + 1, len(order))
-            realisation = build_stage(
-                job, site, lambda line: observer.stage_line(identity, line), check
-            )
-            observer.stage_finished(identity, realisation)
-            return realisation, "built"
+            return self.build(identity, resolved, upstream, site), "built"
 
-    def _site(self, recipe: str) -> Site:
+    def build(
+        self,
+        identity: StageId,
+        resolved: Derivation,
+        upstream: Mapping[str, Realisation],
+        site: Site,
+    ) -> Realisation:
+        """Run the stage, whether or not the store has its output."""
+        observer = self.request.observer
+        outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
+        inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
+        job = Job(
+            identity=identity,
+            derivation=self.locked.derivations[identity],
+            resolved=resolved,
+            inputs=inputs,
+        )
+        order = list(self.locked.derivations)
+        observer.stage_started(identity, order.index(identity) + 1, len(order))
+        realisation = build_stage(
+            job, site, lambda line: observer.stage_line(identity, line), check
+        )
+        observer.stage_finished(identity, realisation)
+        return realisation
+
+    def site(self, recipe: str) -> Site:
+        """The machine and the environment of a recipe, made on first use."""
         if recipe not in self.sites:
             self.sites[recipe] = make_site(
                 self.locked.recipes[recipe],
@@ -88,26 +116,27 @@ class Run:
             )
         return self.sites[recipe]
 
-    def _result(
-        self, identity: StageId, realisation: Realisation | None, how: str
-    ) -> StageResult:
+    def finish(self, identity: StageId, realisation: Realisation | None, how: str) -> None:
+        """Keep the result of a stage, held against its claims."""
         derivation = self.locked.derivations[identity].digest
         if realisation is None:
-            return StageResult(derivation=derivation, how=how)
-        recipe = self.locked.recipes[identity.recipe]
-        stage = self.locked.lock.recipes[identity.recipe].stages[identity.stage]
-        return StageResult(
+            self.results[identity] = StageResult(derivation=derivation, how=how)
+            return
+        self.results[identity] = StageResult(
             derivation=derivation,
             how=how,
             realisation=realisation,
             path=realisation.path(self.request.store),
-            judgement=judge(
-                realisation.output,
-                realisation.metrics,
-                realisation.numeric_class,
-                stage,
-                recipe.tolerances,
-            ),
+            judgement=self.judge(identity, realisation),
+        )
+
+    def judge(self, identity: StageId, realisation: Realisation) -> Judgement:
+        return judge(
+            realisation.output,
+            realisation.metrics,
+            realisation.numeric_class,
+            self.locked.entries[identity.recipe].stages[identity.stage],
+            self.locked.recipes[identity.recipe].tolerances,
         )
 
     def hold_against_claims(self) -> None:
@@ -123,7 +152,7 @@ class Run:
             and may_claim(result.judgement, result.realisation, asked=self.request.claim)
         }
         if self.request.locked:
-            missing = [str(each) for each in new if self.results[each].judgement.claim is None]
+            missing = [str(each) for each in new if not self._claims(each)]
             if missing:
                 raise OutOfDateError(
                     "model.lock has no claim for what was built",
@@ -135,6 +164,9 @@ class Run:
                 self.request.workspace, self.request.store, lambda lock: add_claims(lock, new)
             )
         self._raise_broken()
+
+    def _claims(self, identity: StageId) -> tuple[Claim, ...]:
+        return self.locked.entries[identity.recipe].stages[identity.stage].claims
 
     def _raise_broken(self) -> None:
         for identity, result in self.results.items():

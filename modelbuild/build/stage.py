@@ -68,7 +68,6 @@ def build_stage(
     realisation is recorded beside those that are there.
     """
     with open_stage(job, site) as (mounts, folder), _log_file(job, site) as log:
-
         shown = 0.0
 
         def on_output(chunk: bytes) -> None:
@@ -160,9 +159,7 @@ def _log_file(job: Job, site: Site) -> Iterator[StageLog]:
         yield log
 
 
-def _check(
-    job: Job, outcome: Outcome, out: Path, log: StageLog, site: Site
-) -> dict[str, float]:
+def _check(job: Job, outcome: Outcome, out: Path, log: StageLog, site: Site) -> dict[str, float]:
     """The metrics of a stage that did what it declared. Raises StageFailedError."""
     recipe, stage = job.inputs.recipe, job.inputs.stage
     where = recipe.where(f"stages.{stage.name}.run")

@@ -40,7 +40,7 @@ def lock_environment(
     if before and previous and _still_fits(recipe, requires, before, previous):
         update = _package_updates(previous, request)
         if update is None:
-            return requires, _update_python(recipe, previous, request)
+            return requires, _update_python(previous, request)
     else:
         update = None
     if request.check:
@@ -66,9 +66,7 @@ def _still_fits(
     )
 
 
-def _package_updates(
-    previous: LockedEnvironment, request: LockRequest
-) -> frozenset[str] | None:
+def _package_updates(previous: LockedEnvironment, request: LockRequest) -> frozenset[str] | None:
     """Names to move, empty for all, None for none."""
     if request.update is None:
         return None
@@ -77,9 +75,7 @@ def _package_updates(
     return frozenset(w.name for w in previous.wheels if w.name in request.update) or None
 
 
-def _update_python(
-    recipe: Recipe, previous: LockedEnvironment, request: LockRequest
-) -> LockedEnvironment:
+def _update_python(previous: LockedEnvironment, request: LockRequest) -> LockedEnvironment:
     """`--update python`: accept the build of the locked version that is on this machine."""
     if not request.updates("python"):
         return previous

@@ -41,66 +41,89 @@ class LockRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockResult:
-    """The lock as it should be, and what was found on the way."""
+    """What the lock should say about some recipes, and what was found on the way."""
 
-    lock: Lock
     previous: Lock
     recipes: Mapping[str, Recipe]
+    entries: Mapping[str, LockedRecipe]
+    """For each of `recipes`."""
+    environments: Mapping[str, LockedEnvironment]
+    """Those of `entries`, by their key in the lock."""
     derivations: Mapping[StageId, Derivation]
+    """Of every stage, in an order in which each comes after those it reads."""
     data: Mapping[tuple[str, str], Resolved]
     """Where the data of (recipe, table) is on this machine; what is absent here is missing."""
 
     @property
     def changed(self) -> bool:
-        return self.lock != self.previous
+        return any(self.stale(name) for name in self.entries)
 
-    def stale(self, recipe: str) -> bool:
+    def stale(self, name: str) -> bool:
         """Whether the lock says something else about this recipe than the recipe does."""
-        before, now = self.previous.recipes.get(recipe), self.lock.recipes[recipe]
-        environment = now.environment
-        return before != now or (
-            self.previous.environments[environment].interpreters
-            != self.lock.environments[environment].interpreters
-        )
+        before, now = self.previous.recipes.get(name), self.entries[name]
+        if before != now:
+            return True
+        locked = self.previous.environments[now.environment].interpreters
+        return self.environments[now.environment].interpreters != locked
+
+    def environment(self, recipe: str) -> LockedEnvironment:
+        return self.environments[self.entries[recipe].environment]
+
+    def lock(self) -> Lock:
+        """The previous lock with these entries, and without what nothing names any more."""
+        paths = {entry.path for entry in self.entries.values()}
+        kept = {n: e for n, e in self.previous.recipes.items() if e.path not in paths}
+        recipes = {**kept, **self.entries}
+        environments = {**self.previous.environments, **self.environments}
+        return tidy(Lock(environments=environments, recipes=recipes, classes=self.previous.classes))
 
 
 def lock_recipes(recipes: Mapping[str, Recipe], previous: Lock, request: LockRequest) -> LockResult:
-    """Lock `recipes`, by name, with all that they build on; the lock's other recipes stay.
+    """Lock `recipes`, by name, with all that they build on.
 
     Raises OutOfDateError in a check that finds something which only `lock` itself can mend.
     """
-    environments: dict[str, LockedEnvironment] = dict(previous.environments)
-    locked: dict[str, LockedRecipe] = {}
+    environments: dict[str, LockedEnvironment] = {}
+    entries: dict[str, LockedRecipe] = {}
     data: dict[tuple[str, str], Resolved] = {}
     for recipe in recipes.values():
-        inputs = _lock_inputs(recipe, previous, environments, request)
-        locked[recipe.name] = inputs.locked
-        environments[inputs.environment.key] = inputs.environment
+        inputs = _lock_inputs(recipe, previous, request)
+        entries[recipe.name] = inputs.locked
+        known = environments.get(inputs.environment.key, inputs.environment)
+        accepted = {*known.interpreters, *inputs.environment.interpreters}
+        environments[known.key] = replace(known, interpreters=tuple(sorted(accepted)))
         data |= {(recipe.name, name): resolved for name, resolved in inputs.data.items()}
-    others = {
-        name: recipe
-        for name, recipe in previous.recipes.items()
-        if name not in locked and all(recipe.path != new.path for new in locked.values())
-    }
-    pinned = Lock(
-        environments=environments, recipes={**others, **locked}, classes=previous.classes
+    entries, derivations = _derive_stages(
+        recipes, entries, environments, previous, request.workspace
     )
-    lock, derivations = _derive_stages(recipes, pinned, previous, request.workspace)
     return LockResult(
-        lock=_tidy(lock), previous=previous, recipes=recipes, derivations=derivations, data=data
+        previous=previous,
+        recipes=recipes,
+        entries=entries,
+        environments=environments,
+        derivations=derivations,
+        data=data,
     )
 
 
 def write_locked(
-    recipes: Mapping[str, Recipe], result: LockResult, request: LockRequest
+    recipes: Mapping[str, Recipe],
+    result: LockResult,
+    request: LockRequest,
+    forget: Collection[str] = (),
 ) -> LockResult:
-    """Write the lock of `result`; where another process wrote meanwhile, lock again on top."""
+    """Write the lock of `result`, without the recipes to forget.
+
+    Where another process wrote since it was read, lock again on top of that.
+    """
 
     def merge(current: Lock) -> Lock:
         nonlocal result
-        if current != result.previous:
-            result = lock_recipes(recipes, current, request)
-        return result.lock
+        kept = {name: each for name, each in current.recipes.items() if name not in forget}
+        base = tidy(replace(current, recipes=kept))
+        if base != tidy(result.previous):
+            result = lock_recipes(recipes, base, request)
+        return result.lock()
 
     update_lock(request.workspace, request.store, merge)
     return result
@@ -113,14 +136,9 @@ class _Inputs:
     data: Mapping[str, Resolved]
 
 
-def _lock_inputs(
-    recipe: Recipe,
-    previous: Lock,
-    environments: Mapping[str, LockedEnvironment],
-    request: LockRequest,
-) -> _Inputs:
+def _lock_inputs(recipe: Recipe, previous: Lock, request: LockRequest) -> _Inputs:
     before = previous.recipes.get(recipe.name) or previous.recipe_at(recipe.path)
-    requires, environment = lock_environment(recipe, before, environments, request)
+    requires, environment = lock_environment(recipe, before, previous.environments, request)
     data, resolved = lock_data(recipe, before, environment, request)
     runtime = before.runtime if before and not request.updates("runtime") else current_runtime()
     locked = LockedRecipe(
@@ -166,7 +184,9 @@ def stage_order(recipes: Mapping[str, Recipe]) -> list[StageId]:
         if identity in open_:
             cycle = " -> ".join(str(each) for each in [*open_[open_.index(identity) :], identity])
             where = recipes[identity.recipe].where(f"stages.{identity.stage}")
-            raise InvalidInputError(f"{where}: stages wait for each other", facts=[("cycle", cycle)])
+            raise InvalidInputError(
+                f"{where}: stages wait for each other", facts=[("cycle", cycle)]
+            )
         open_.append(identity)
         recipe = recipes[identity.recipe]
         for upstream in upstream_stages(recipe, recipe.stages[identity.stage], recipes).values():
@@ -181,16 +201,20 @@ def stage_order(recipes: Mapping[str, Recipe]) -> list[StageId]:
 
 
 def _derive_stages(
-    recipes: Mapping[str, Recipe], pinned: Lock, previous: Lock, workspace: Workspace
-) -> tuple[Lock, dict[StageId, Derivation]]:
-    """The lock with the stages of `recipes`, and their derivations in the order of building."""
+    recipes: Mapping[str, Recipe],
+    pinned: Mapping[str, LockedRecipe],
+    environments: Mapping[str, LockedEnvironment],
+    previous: Lock,
+    workspace: Workspace,
+) -> tuple[dict[str, LockedRecipe], dict[StageId, Derivation]]:
+    """The entries with their stages, and the derivations in the order of building."""
     derivations: dict[StageId, Derivation] = {}
-    locked = dict(pinned.recipes)
+    entries = dict(pinned)
     for identity in stage_order(recipes):
         recipe = recipes[identity.recipe]
         stage = recipe.stages[identity.stage]
-        entry = locked[recipe.name]
-        environment = pinned.environments[entry.environment]
+        entry = entries[recipe.name]
+        environment = environments[entry.environment]
         reads = upstream_stages(recipe, stage, recipes)
         upstream = {name: derivations[each].digest for name, each in reads.items()}
         before = previous.recipes.get(recipe.name)
@@ -200,22 +224,22 @@ def _derive_stages(
             derivation = derive(recipe, stage, entry, environment, known.code, upstream)
             if derivation.digest == known.derivation:
                 derivations[identity] = derivation
-                locked[recipe.name] = _with_stage(entry, stage.name, known)
+                entries[recipe.name] = _with_stage(entry, stage.name, known)
                 continue
         code = lock_stage_code(recipe, stage, entry.code, workspace)
         derivation = derive(recipe, stage, entry, environment, code, upstream)
         kept = known.claims if known and known.derivation == derivation.digest else ()
         new = LockedStage(derivation=derivation.digest, code=code, claims=kept)
         derivations[identity] = derivation
-        locked[recipe.name] = _with_stage(entry, stage.name, new)
-    return replace(pinned, recipes=locked), derivations
+        entries[recipe.name] = _with_stage(entry, stage.name, new)
+    return entries, derivations
 
 
 def _with_stage(recipe: LockedRecipe, name: str, stage: LockedStage) -> LockedRecipe:
     return replace(recipe, stages={**recipe.stages, name: stage})
 
 
-def _tidy(lock: Lock) -> Lock:
+def tidy(lock: Lock) -> Lock:
     """Without environments and classes that nothing names, and claims of other derivations."""
     recipes = {
         name: replace(
@@ -257,7 +281,7 @@ def check_current(result: LockResult, names: Collection[str]) -> None:
 
 def changes(result: LockResult, name: str) -> list[str]:
     """What moved in one recipe, in a few words each."""
-    before, now = result.previous.recipes.get(name), result.lock.recipes[name]
+    before, now = result.previous.recipes.get(name), result.entries[name]
     if before is None:
         return ["not locked yet"]
     found = []
@@ -279,9 +303,7 @@ def changes(result: LockResult, name: str) -> list[str]:
     ):
         if getattr(before, attribute) != getattr(now, attribute):
             found.append(label)
-    moved = sorted(
-        k for k in now.stages if before.stages.get(k, now.stages[k]) != now.stages[k]
-    )
+    moved = sorted(k for k in now.stages if before.stages.get(k, now.stages[k]) != now.stages[k])
     if moved and not found:
         found.append(f"stages: {', '.join(moved)}")
     gone = sorted(set(before.stages) ^ set(now.stages))

@@ -1,4 +1,4 @@
-"""model.lock as a file: read through a cache, written by one process at a time."""
+"""model.lock as a file: read part by part, written by one process at a time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Callable
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Lock
-from modelbuild.spec.lock_file import parse_lock, render_lock
+from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
 from modelbuild.store.store import Store, write_atomically
 
 
 def read_lock(workspace: Workspace) -> Lock:
-    """The workspace's lock, empty where there is none."""
+    """The workspace's lock, empty where there is none. Its parts are parsed when they are read."""
+    data = workspace.lock_bytes()
+    return open_lock(data, LOCK_NAME) if data else Lock()
+
+
+def read_whole_lock(workspace: Workspace) -> Lock:
+    """The same, every part of it parsed and checked."""
     data = workspace.lock_bytes()
     return parse_lock(data, LOCK_NAME) if data else Lock()
 
@@ -21,7 +27,6 @@ def update_lock(workspace: Workspace, store: Store, change: Callable[[Lock], Loc
     """Read the lock, change it, write it: no other process of this machine does so meanwhile."""
     key = f"workspace-{Digest.of(str(workspace.root).encode()).store_key}"
     with store.lock(key, lambda _: None):
-        before = workspace.lock_bytes()
-        after = render_lock(change(parse_lock(before, LOCK_NAME) if before else Lock()))
-        if after != before:
+        after = render_lock(change(read_whole_lock(workspace)))
+        if after != workspace.lock_bytes():
             write_atomically(workspace.lock_path, after)

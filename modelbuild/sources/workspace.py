@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from modelbuild.errors import InvalidInputError, UsageError
 from modelbuild.spec.lock import Lock
-from modelbuild.spec.recipe import Recipe
+from modelbuild.spec.recipe import Recipe, RecipeData
 from modelbuild.spec.recipe_file import parse_recipe
 
 LOCK_NAME = "model.lock"
@@ -79,6 +79,29 @@ class Workspace:
         paths = {path for path in known if (self.root / path).exists()}
         return unique_by_name([self.read_recipe(p) for p in sorted(paths | set(self._search()))])
 
+    def with_upstream(self, recipes: Sequence[Recipe], lock: Lock) -> dict[str, Recipe]:
+        """These recipes and all whose outputs they read, by name.
+
+        A name that is nowhere is left out: deriving the stage that reads it says so.
+        """
+        found = unique_by_name(recipes)
+        everything: dict[str, Recipe] | None = None
+        waiting = list(found.values())
+        while waiting:
+            for data in waiting.pop().data.values():
+                if not isinstance(data, RecipeData) or data.recipe in found:
+                    continue
+                known = lock.recipes.get(data.recipe)
+                if known and (self.root / known.path).exists():
+                    other: Recipe | None = self.read_recipe(known.path)
+                else:
+                    everything = everything or self.read_recipes(lock)
+                    other = everything.get(data.recipe)
+                if other and other.name not in found:
+                    found[other.name] = other
+                    waiting.append(other)
+        return found
+
     def _search(self) -> Iterator[PurePosixPath]:
         for folder, folders, files in os.walk(self.root):
             folders[:] = sorted(
@@ -100,7 +123,10 @@ def unique_by_name(recipes: Sequence[Recipe]) -> dict[str, Recipe]:
         if other.path != recipe.path:
             raise InvalidInputError(
                 f"two recipes have the name '{recipe.name}'",
-                facts=[("first", other.where("model.name")), ("second", recipe.where("model.name"))],
+                facts=[
+                    ("first", other.where("model.name")),
+                    ("second", recipe.where("model.name")),
+                ],
                 hint="Give one of them another [model] name.",
             )
     return found

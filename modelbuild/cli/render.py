@@ -1,0 +1,56 @@
+"""How results read in a terminal."""
+
+from __future__ import annotations
+
+from modelbuild.build.request import StageResult
+
+
+def stage_line(name: str, width: int, result: StageResult) -> str:
+    """`digits:train  built   12.3 s   accuracy 0.9783   identical to the claim`"""
+    parts = [f"{name:<{width}}", f"{result.how:<5}"]
+    realisation = result.realisation
+    if realisation is None:
+        return "  ".join(parts)
+    parts.append(f"{seconds(realisation.resources.wall_seconds):>8}")
+    parts.append(size(realisation.bytes).rjust(9))
+    shown = list(realisation.metrics.items())
+    parts += [f"{metric} {number(value)}" for metric, value in shown[:4]]
+    if len(shown) > 4:
+        parts.append(f"and {len(shown) - 4} more metrics")
+    if realisation.isolation != "full":
+        parts.append(f"isolation {realisation.isolation}")
+    parts.append(_claim_words(result))
+    lines = ["  ".join(part for part in parts if part)]
+    lines += [f"{'':<{width}}  note: {note}" for note in realisation.notes]
+    return "\n".join(lines)
+
+
+def _claim_words(result: StageResult) -> str:
+    judgement = result.judgement
+    if judgement is None:
+        return ""
+    if judgement.claim is None or judgement.agreement is None:
+        return ""
+    if judgement.same_class:
+        return f"{judgement.agreement} to the claim".replace("tolerance to", "tolerance of")
+    return f"{judgement.agreement} (claim of another class, {judgement.claim.numeric_class})"
+
+
+def number(value: float) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+
+
+def seconds(value: float) -> str:
+    if value < 120:
+        return f"{value:.1f} s"
+    if value < 7200:
+        return f"{value / 60:.1f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

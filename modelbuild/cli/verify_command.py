@@ -1,0 +1,117 @@
+"""`modelbuild verify`"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelbuild.cli.arguments import Parser, recipe_path, workspace_of
+from modelbuild.cli.progress import progress
+from modelbuild.sources.locations import read_locations
+from modelbuild.store.store import Store
+from modelbuild.verify.compare import render_comparison
+from modelbuild.verify.verify import (
+    Rebuild,
+    RecipeVerdict,
+    StageVerdict,
+    VerifyReport,
+    VerifyRequest,
+    verify,
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        "verify",
+        "Check that model.lock says what recipes, code and data say, that outputs in the store\n"
+        "are intact, and that they are what the lock claims. With --rebuild, build every stage\n"
+        "again from scratch and compare bits.",
+        "modelbuild verify --rebuild recipe.toml",
+    )
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="file, folder or name")
+    parser.add_argument("--rebuild", action="store_true", help="build again and compare")
+    parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
+    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    options = parser.parse_args(arguments)
+    named = Path(options.recipes[0]) if options.recipes else None
+    workspace = workspace_of(named if named and named.exists() else None)
+    with progress(quiet=options.quiet) as observer:
+        report = verify(
+            VerifyRequest(
+                workspace=workspace,
+                store=Store.open(),
+                recipes=[recipe_path(each, workspace) for each in options.recipes],
+                rebuild=options.rebuild,
+                paranoid=options.paranoid,
+                locations=read_locations(os.environ),
+                observer=observer,
+            )
+        )
+    if options.json:
+        import json
+
+        print(json.dumps(to_json(report), indent=2))
+    elif not options.quiet:
+        for name, verdict in report.recipes.items():
+            _print_verdict(name, verdict)
+    for error in report.problems:
+        print(f"error: {error}", file=sys.stderr)
+    return report.exit_code
+
+
+def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
+    print(f"{name}: lock {verdict.lock}" + _absent_words(verdict))
+    width = max(map(len, verdict.stages), default=0)
+    for stage, each in verdict.stages.items():
+        parts = [f"  {stage:<{width}}", f"store {each.store}", f"claim {each.claim}"]
+        if each.rebuild:
+            parts.append(f"rebuild {each.rebuild.agreement} {_against(each.rebuild)}")
+        print("  ".join(parts))
+        if each.rebuild and each.rebuild.comparison:
+            text = render_comparison(each.rebuild.comparison)
+            print("\n".join(f"      {line}" for line in text.splitlines()))
+
+
+def _absent_words(verdict: RecipeVerdict) -> str:
+    if not verdict.absent:
+        return ""
+    return f" (not on this machine: {', '.join(verdict.absent)})"
+
+
+def _against(rebuild: Rebuild) -> str:
+    words = {"store": "to the output in the store", "claim": "to the claim"}[rebuild.against]
+    if rebuild.same_class:
+        return words
+    return f"{words}, made on another numeric class ({rebuild.first_class})"
+
+
+def to_json(report: VerifyReport) -> dict[str, object]:
+    """The documented record of `modelbuild verify --json`."""
+    return {
+        "recipes": {
+            name: {
+                "lock": verdict.lock,
+                "absent": list(verdict.absent),
+                "problems": [str(problem) for problem in verdict.problems],
+                "stages": {stage: _stage_json(each) for stage, each in verdict.stages.items()},
+            }
+            for name, verdict in report.recipes.items()
+        },
+        "exit_code": report.exit_code,
+    }
+
+
+def _stage_json(verdict: StageVerdict) -> dict[str, object]:
+    rebuild = verdict.rebuild
+    return {
+        "store": verdict.store,
+        "claim": verdict.claim,
+        "rebuild": str(rebuild.agreement) if rebuild else None,
+        "same_class": rebuild.same_class if rebuild else None,
+        "first_difference": None,
+        "comparison": (rebuild.comparison.to_json() if rebuild and rebuild.comparison else None),
+        "problems": [str(problem) for problem in verdict.problems],
+    }

@@ -1,0 +1,304 @@
+"""Check what the lock says: against the recipes, against the store, and by building again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from modelbuild.build.claims import Agreement, agree
+from modelbuild.build.request import BuildRequest, Observer, Silent
+from modelbuild.build.run import Run, not_reproducible
+from modelbuild.errors import (
+    DigestMismatchError,
+    ModelbuildError,
+    NotReproducibleError,
+    OutOfDateError,
+    deciding_exit_code,
+)
+from modelbuild.locking.lock import LockRequest, LockResult, check_current, lock_recipes
+from modelbuild.sources.lock_on_disk import read_whole_lock
+from modelbuild.sources.workspace import Workspace
+from modelbuild.spec.derivation import StageId
+from modelbuild.spec.lock import Claim, Lock
+from modelbuild.spec.recipe import Level, Recipe, RecipeData
+from modelbuild.store.realisations import Realisation
+from modelbuild.store.store import Store
+from modelbuild.store.tree import scan_tree
+from modelbuild.verify.compare import TreeComparison, compare_trees
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyRequest:
+    workspace: Workspace
+    store: Store
+    recipes: Collection[PurePosixPath] = ()
+    """Relative to the workspace; empty: everything in the lock."""
+    rebuild: bool = False
+    paranoid: bool = False
+    locations: Mapping[str, Path] = field(default_factory=dict)
+    observer: Observer = field(default_factory=Silent)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rebuild:
+    """A second build of a stage, held against the first."""
+
+    agreement: Agreement
+    against: str
+    """`store` or `claim`: what it was compared with."""
+    same_class: bool
+    first_class: str
+    second_class: str
+    second: Path
+    comparison: TreeComparison | None
+    """Where both outputs are at hand and differ."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageVerdict:
+    store: str
+    """`intact`, `absent` or `corrupt`."""
+    claim: str
+    """`holds`, `broken`, `missing`, `other class` or `unchecked` (no output here)."""
+    rebuild: Rebuild | None = None
+    problems: tuple[ModelbuildError, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecipeVerdict:
+    lock: str
+    """`current`, `stale` or `unchecked` (some of its data is not on this machine)."""
+    absent: tuple[str, ...] = ()
+    """Data tables that are not on this machine."""
+    stages: Mapping[str, StageVerdict] = field(default_factory=dict)
+    problems: tuple[ModelbuildError, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerifyReport:
+    recipes: Mapping[str, RecipeVerdict]
+
+    @property
+    def problems(self) -> list[ModelbuildError]:
+        """Everything that does not hold."""
+        found: list[ModelbuildError] = []
+        for recipe in self.recipes.values():
+            found += recipe.problems
+            for stage in recipe.stages.values():
+                found += stage.problems
+        return found
+
+    @property
+    def exit_code(self) -> int:
+        return deciding_exit_code(problem.exit_code for problem in self.problems)
+
+
+def verify(request: VerifyRequest) -> VerifyReport:
+    """Verify each recipe on its own; a problem in one does not keep the others from being seen.
+
+    1. The lock says what the recipe, its code and its data say. 2. Every output that is in the
+    store has the digest under which it was recorded. 3. Every stage has a claim, and what is in
+    the store agrees with it. 4. With `rebuild`: build again from scratch and compare.
+    """
+    lock = read_whole_lock(request.workspace)
+    verdicts: dict[str, RecipeVerdict] = {}
+    for name, path in _chosen(request, lock).items():
+        try:
+            verdicts[name] = _verify_recipe(path, lock, request)
+        except ModelbuildError as error:
+            verdicts[name] = RecipeVerdict(lock="stale", problems=(error,))
+    return VerifyReport(recipes=verdicts)
+
+
+def _chosen(request: VerifyRequest, lock: Lock) -> dict[str, PurePosixPath]:
+    if request.recipes:
+        recipes = [request.workspace.read_recipe(path) for path in sorted(request.recipes)]
+        return {recipe.name: recipe.path for recipe in recipes}
+    if not lock.recipes:
+        raise OutOfDateError(
+            "there is nothing to verify: no recipe is locked in this workspace",
+            facts=[("workspace", str(request.workspace.root))],
+            hint="To lock its recipes: modelbuild lock",
+        )
+    return {name: recipe.path for name, recipe in sorted(lock.recipes.items())}
+
+
+def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> RecipeVerdict:
+    recipe = request.workspace.read_recipe(path)
+    lock_request = LockRequest(
+        workspace=request.workspace,
+        store=request.store,
+        check=True,
+        paranoid=request.paranoid,
+        locations=request.locations,
+        on_message=request.observer.message,
+    )
+    recipes = request.workspace.with_upstream([recipe], lock)
+    result = lock_recipes(recipes, lock, lock_request)
+    check_current(result, recipes)
+    absent = _absent(recipe, result)
+    run = Run(
+        request=BuildRequest(
+            workspace=request.workspace,
+            store=request.store,
+            recipe=path,
+            locked=True,
+            dry_run=not request.rebuild,
+            locations=request.locations,
+            observer=request.observer,
+        ),
+        locked=result,
+        lock_request=lock_request,
+    )
+    stages: dict[str, StageVerdict] = {}
+    for identity in result.derivations:
+        if identity.recipe == recipe.name:
+            stages[identity.stage] = _verify_stage(identity, run, rebuild=request.rebuild)
+        else:
+            run.realise(identity)
+    return RecipeVerdict(lock="unchecked" if absent else "current", absent=absent, stages=stages)
+
+
+def _absent(recipe: Recipe, result: LockResult) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, data in recipe.data.items()
+        if not isinstance(data, RecipeData) and (recipe.name, name) not in result.data
+    )
+
+
+def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict:
+    upstream = run.upstream(identity)
+    resolved = run.resolve(identity, upstream) if upstream is not None else None
+    first = run.valid(identity, resolved) if resolved else None
+    problems: list[ModelbuildError] = []
+    store = _state(first, run.request.store)
+    if first and store == "corrupt":
+        problems.append(_corrupt(identity, first, run.request.store))
+    claims = run.locked.entries[identity.recipe].stages[identity.stage].claims
+    if not claims:
+        problems.append(_no_claim(identity))
+    rebuilt = None
+    second = None
+    if rebuild and resolved and upstream is not None:
+        if first and store == "corrupt":
+            set_aside(first, run.request.store)
+        second = run.build(identity, resolved, upstream, run.site(identity.recipe))
+        rebuilt = _compare(identity, run, first if store == "intact" else None, second, claims)
+        if rebuilt and _breaks(rebuilt, run.locked.recipes[identity.recipe].determinism.level):
+            problems.append(_not_reproducible(identity, rebuilt))
+    kept = first or second
+    run.finish(identity, kept, "valid")
+    if first:
+        judgement = run.judge(identity, first)
+        claim = _claim_word(judgement.agreement, same_class=judgement.same_class)
+        if judgement.broken(run.locked.recipes[identity.recipe].determinism.level):
+            problems.append(not_reproducible(identity, judgement, first, run.request.store))
+    else:
+        claim = "unchecked" if claims else "missing"
+    return StageVerdict(store=store, claim=claim, rebuild=rebuilt, problems=tuple(problems))
+
+
+def _state(realisation: Realisation | None, store: Store) -> str:
+    if realisation is None:
+        return "absent"
+    found = scan_tree(realisation.path(store)).digest
+    return "intact" if found == realisation.output else "corrupt"
+
+
+def _claim_word(agreement: Agreement | None, *, same_class: bool) -> str:
+    if agreement is None:
+        return "missing"
+    if agreement is Agreement.IDENTICAL:
+        return "holds"
+    return "broken" if same_class else "other class"
+
+
+def set_aside(realisation: Realisation, store: Store) -> None:
+    """Move a corrupt output out of the way; it stays as evidence."""
+    import secrets
+
+    path = realisation.path(store)
+    target = store.root / "corrupt" / f"{path.name}-{secrets.token_hex(4)}"
+    target.parent.mkdir(exist_ok=True)
+    path.chmod(0o755)
+    path.rename(target)
+
+
+def _compare(
+    identity: StageId,
+    run: Run,
+    first: Realisation | None,
+    second: Realisation,
+    claims: tuple[Claim, ...],
+) -> Rebuild | None:
+    """The second build against the first output, else against a claim; None without either."""
+    tolerances = run.locked.recipes[identity.recipe].tolerances
+    store = run.request.store
+    if first:
+        same = first.numeric_class == second.numeric_class
+        agreement = agree(first.output, first.metrics, second.output, second.metrics, tolerances)
+        comparison = (
+            compare_trees(first.path(store), second.path(store))
+            if agreement is not Agreement.IDENTICAL
+            else None
+        )
+        return Rebuild(
+            agreement=agreement,
+            against="store",
+            same_class=same,
+            first_class=first.numeric_class,
+            second_class=second.numeric_class,
+            second=second.path(store),
+            comparison=comparison,
+        )
+    judgement = run.judge(identity, second)
+    if judgement.claim is None or judgement.agreement is None:
+        return None
+    return Rebuild(
+        agreement=judgement.agreement,
+        against="claim",
+        same_class=judgement.same_class,
+        first_class=judgement.claim.numeric_class,
+        second_class=second.numeric_class,
+        second=second.path(store),
+        comparison=None,
+    )
+
+
+def _breaks(rebuild: Rebuild, level: Level) -> bool:
+    """Whether a rebuild fails the recipe's promise, which holds within one numeric class."""
+    if not rebuild.same_class or level is Level.RECORDED:
+        return False
+    if level is Level.FUNCTIONAL:
+        return rebuild.agreement is Agreement.DIFFERENT
+    return rebuild.agreement is not Agreement.IDENTICAL
+
+
+def _corrupt(identity: StageId, realisation: Realisation, store: Store) -> DigestMismatchError:
+    path = realisation.path(store)
+    return DigestMismatchError(
+        f"digest mismatch in the store: the output of {identity} was altered",
+        facts=[
+            ("recorded", str(realisation.output)),
+            ("found", str(scan_tree(path).digest)),
+            ("path", str(path)),
+        ],
+        hint=f"To set it aside and build it again: modelbuild verify --rebuild {identity.recipe}",
+    )
+
+
+def _no_claim(identity: StageId) -> OutOfDateError:
+    return OutOfDateError(
+        f"model.lock has no claim for {identity}",
+        hint="To build it and add the claim: modelbuild build",
+    )
+
+
+def _not_reproducible(identity: StageId, rebuild: Rebuild) -> NotReproducibleError:
+    return NotReproducibleError(
+        f"{identity} is not reproducible: built again on the same numeric class, "
+        f"it came out {rebuild.agreement}",
+        facts=[("class", rebuild.second_class), ("kept", str(rebuild.second))],
+    )
