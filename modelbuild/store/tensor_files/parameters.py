@@ -11,6 +11,7 @@ from modelbuild.store.tensor_files import Kind, TensorFile, UnreadableTensorsErr
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)")
+_STATE = re.compile(r"(?:^|(?<=\.))state\.")
 
 
 def count_parameters(folder: Path) -> int | None:
@@ -48,16 +49,20 @@ def _parameters(file: TensorFile) -> int:
     places = {
         (tensor.region.path, tensor.region.offset, tensor.region.start, tensor.shape): tensor.count
         for name, tensor in file.tensors.items()
-        if tensor.dtype.kind is Kind.FLOAT and not name.startswith(optimisers)
+        if tensor.dtype.kind is Kind.FLOAT and not _below(name, optimisers)
     }
     return sum(places.values())
 
 
-def _optimisers(file: TensorFile) -> tuple[str, ...]:
+def _optimisers(file: TensorFile) -> set[str]:
     """How the names of optimisers' tensors start: beside `state` they have `param_groups`."""
     found = set()
     for name in file.values:
         before, groups, _ = name.partition("param_groups.")
         if groups and (not before or before.endswith(".")):
             found.add(f"{before}state.")
-    return tuple(found)
+    return found
+
+
+def _below(name: str, starts: set[str]) -> bool:
+    return any(name[: match.end()] in starts for match in _STATE.finditer(name))

@@ -1,0 +1,275 @@
+"""What a comparison of two outputs found, as records, as JSON and as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from modelbuild.spec.canonical import Json
+
+SHOWN_TENSORS = 10
+SHOWN_VALUES = 5
+SHOWN_FILES = 50
+_NAME_LENGTH = 100
+
+
+class Status(StrEnum):
+    """How a file, or a tensor, of the first output relates to the second's."""
+
+    SAME = "same"
+    DIFFERENT = "different"
+    ONLY_FIRST = "only in first"
+    ONLY_SECOND = "only in second"
+    OTHER_KIND = "other kind"
+    """A file's mode, link or type; a tensor's type or shape."""
+    NOT_COMPARED = "not compared"
+    """A tensor whose values can't be had."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorDifference:
+    """How the values of a tensor of one type and shape differ, bit by bit.
+
+    A NaN is the same as one with the same bits. Largest differences are over those values that
+    are finite on both sides; for integers only `largest_abs` is known, for bits nothing.
+    Of a complex value, real and imaginary part are a value each.
+    """
+
+    differing: int
+    values: int
+    first: tuple[int, ...]
+    """Index of the first that differs, in the order of the file."""
+    measured: int
+    """The largest differences are over so many of the differing values, the first ones."""
+    largest_abs: float | int | None = None
+    largest_rel: float | None = None
+    """Over the larger of both magnitudes."""
+    largest_ulps: int | None = None
+    """How many values of the type lie between, plus one; 0 between 0.0 and -0.0."""
+    not_finite: int = 0
+    """Differing values, of those measured, that are NaN or infinite on either side."""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "differing": self.differing,
+            "values": self.values,
+            "first": list(self.first),
+            "measured": self.measured,
+            "largest_abs": self.largest_abs,
+            "largest_rel": self.largest_rel,
+            "largest_ulps": self.largest_ulps,
+            "not_finite": self.not_finite,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorComparison:
+    """One tensor of two files."""
+
+    name: str
+    status: Status
+    first: str | None
+    """Type and shape, as in `float32[64,32]`; None where it is not there."""
+    second: str | None
+    difference: TensorDifference | None = None
+    note: str | None = None
+    """Why the values could not be compared."""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "name": _encodable(self.name),
+            "status": self.status.value,
+            "first": _encodable(self.first),
+            "second": _encodable(self.second),
+            "difference": self.difference.to_json() if self.difference else None,
+            "note": _encodable(self.note),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueComparison:
+    """What a file of tensors holds besides: metadata, an epoch, options. As text."""
+
+    name: str
+    first: str | None
+    second: str | None
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "name": _encodable(self.name),
+            "first": _encodable(self.first),
+            "second": _encodable(self.second),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineComparison:
+    """The first line of a text that differs, from 1. Long lines are cut around the difference."""
+
+    number: int
+    first: str | None
+    """None where the text has ended."""
+    second: str | None
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "number": self.number,
+            "first": _encodable(self.first),
+            "second": _encodable(self.second),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileComparison:
+    """One path of two outputs."""
+
+    path: str
+    """Relative, with `/`. Bytes that are not UTF-8 are surrogates, as in `os.fsdecode`."""
+    status: Status
+    note: str | None = None
+    """What there is to say in words: other modes, same tensors but other bytes, why a file of
+    tensors was compared as bytes."""
+    offset: int | None = None
+    """Of the first byte that differs."""
+    line: LineComparison | None = None
+    tensors: tuple[TensorComparison, ...] = ()
+    """Those that are not the same."""
+    same_tensors: int = 0
+    values: tuple[ValueComparison, ...] = ()
+    """Those that are not the same."""
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "path": _encodable(self.path),
+            "status": self.status.value,
+            "note": _encodable(self.note),
+            "offset": self.offset,
+            "line": self.line.to_json() if self.line else None,
+            "tensors": [tensor.to_json() for tensor in self.tensors],
+            "same_tensors": self.same_tensors,
+            "values": [value.to_json() for value in self.values],
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TreeComparison:
+    """Two outputs, path by path."""
+
+    files: tuple[FileComparison, ...] = field(default=())
+    """Sorted by path, the same ones included."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether all paths, contents, modes and links are the same: bit for bit."""
+        return self.first_difference is None
+
+    @property
+    def first_difference(self) -> FileComparison | None:
+        return next((file for file in self.files if file.status is not Status.SAME), None)
+
+    def to_json(self) -> dict[str, Json]:
+        """`{"identical": bool, "same_files": n, "files": [...]}`: the files that differ."""
+        differing = [file for file in self.files if file.status is not Status.SAME]
+        return {
+            "identical": self.identical,
+            "same_files": len(self.files) - len(differing),
+            "files": [file.to_json() for file in differing],
+        }
+
+
+def render_comparison(comparison: TreeComparison) -> str:
+    """For a terminal: a line a file that differs, below it what in it differs."""
+    if comparison.identical:
+        return f"identical: {_counted(len(comparison.files), 'file')}"
+    differing = [file for file in comparison.files if file.status is not Status.SAME]
+    lines = [line for file in differing[:SHOWN_FILES] for line in _file_lines(file)]
+    if len(differing) > SHOWN_FILES:
+        lines.append(f"and {_counted(len(differing) - SHOWN_FILES, 'more file')} that differ")
+    same = len(comparison.files) - len(differing)
+    if same:
+        lines.append(f"the same in both: {_counted(same, 'file')}")
+    return "\n".join(lines)
+
+
+def _file_lines(file: FileComparison) -> Iterator[str]:
+    heading = f"{_printable(file.path)}  {file.status}"
+    yield f"{heading}: {_printable(file.note)}" if file.note else heading
+    if file.line:
+        yield from _text_lines(file.line)
+    elif file.offset is not None:
+        yield f"  first different byte: {file.offset:,}"
+    yield from _folded([_tensor_line(t) for t in file.tensors], SHOWN_TENSORS, "tensor")
+    yield from _folded([_value_line(value) for value in file.values], SHOWN_VALUES, "value")
+
+
+def _text_lines(line: LineComparison) -> Iterator[str]:
+    yield f"  line {line.number:,}"
+    yield f"    first:  {_printable(line.first) if line.first is not None else '(the end)'}"
+    yield f"    second: {_printable(line.second) if line.second is not None else '(the end)'}"
+
+
+def _folded(lines: Sequence[str], shown: int, noun: str) -> Iterable[str]:
+    yield from lines[:shown]
+    if len(lines) > shown:
+        yield f"  and {_counted(len(lines) - shown, f'more {noun}')}"
+
+
+def _tensor_line(tensor: TensorComparison) -> str:
+    name = _printable(tensor.name) or "(unnamed)"
+    if tensor.difference:
+        return f"  {name}  {tensor.first}  {_difference(tensor.difference)}"
+    if tensor.status is Status.OTHER_KIND:
+        return f"  {name}  {tensor.first} in first, {tensor.second} in second"
+    note = f": {_printable(tensor.note)}" if tensor.note else ""
+    return f"  {name}  {tensor.first or tensor.second}  {tensor.status}{note}"
+
+
+def _value_line(value: ValueComparison) -> str:
+    sides = [
+        _printable(side) if side is not None else "(nothing)"
+        for side in (value.first, value.second)
+    ]
+    return f"  {_printable(value.name) or '(the whole)'}  {sides[0]} in first, {sides[1]} in second"
+
+
+def _difference(found: TensorDifference) -> str:
+    verb = "differs" if found.differing == 1 else "differ"
+    parts = [f"{found.differing:,} of {_counted(found.values, 'value')} {verb}"]
+    largest = []
+    if found.largest_abs is not None:
+        largest.append(f"{_number(found.largest_abs)} abs")
+    if found.largest_rel is not None:
+        largest.append(f"{found.largest_rel:.2g} rel")
+    if found.largest_ulps is not None:
+        largest.append(f"{found.largest_ulps:,} ulp")
+    if largest:
+        parts.append(f"at most {', '.join(largest)}")
+    if found.not_finite:
+        parts.append(f"{found.not_finite:,} not finite")
+    if found.measured < found.differing and (largest or found.not_finite):
+        parts[-1] += f" (of the first {found.measured:,} differing values)"
+    if found.first:
+        parts.append(f"first at [{','.join(map(str, found.first))}]")
+    return ", ".join(parts)
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2g}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _printable(text: str) -> str:
+    """One short line: names and texts come from the files that are compared."""
+    short = text if len(text) <= _NAME_LENGTH else f"{text[:_NAME_LENGTH]}..."
+    return "".join(
+        character if character.isprintable() else repr(character)[1:-1] for character in short
+    )
+
+
+def _encodable(text: str | None) -> str | None:
+    """Names may hold surrogates, which no encoding takes."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode()
