@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from modelbuild.store.tensor_files import Kind, TensorFile, UnreadableTensorsError, read_tensors
+from modelbuild.store.tensor_files.reader import read_tensors
+from modelbuild.store.tensor_files.tensor import Kind, TensorFile, UnreadableTensorsError
 
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 _SHARD = re.compile(r"(.*)-\d{5}-of-\d{5}(\.\w+)")
