@@ -27,8 +27,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 _PLANNED = ("git", "object", "huggingface")
 _KNOWN = tuple(dict.fromkeys((*_FIELDS, *(key for keys in _FIELDS.values() for key in keys))))
 _PACKAGE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_URL = re.compile(r"(?i:https?)://[^/?#\s@]+(?:[/?][^#\s]*)?")
-_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+_URL = r"(?i:https?)://[^/?#\s@]+(?:[/?][^#\s]*)?"
+_SHA256 = r"[0-9A-Fa-f]{64}"
 
 
 def read_data(tables: Table, recipe: str) -> dict[str, Data]:
@@ -107,15 +107,15 @@ def _read_location(table: Table) -> Data:
 
 def _read_url(table: Table) -> Data:
     url = table.text("url", "")
-    if not _URL.fullmatch(url):
+    if not re.fullmatch(_URL, url):
         table.fail(
             "url",
             f"{table.named('url')} can't be fetched",
             wanted="an http or https URL without user name, password, fragment or spaces",
-            found=describe(url),
+            found=describe(re.sub("//[^/]*@", "//...@", url)),
         )
     sha256 = table.text("sha256", None)
-    if sha256 is not None and not _SHA256.fullmatch(sha256):
+    if sha256 is not None and not re.fullmatch(_SHA256, sha256):
         table.fail(
             "sha256",
             f"{table.named('sha256')} is not a SHA-256",

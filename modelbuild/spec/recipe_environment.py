@@ -16,7 +16,7 @@ _KNOWN = (
 )
 _PYTHON = re.compile(r"3\.(0|[1-9][0-9]{0,3})(\.(0|[1-9][0-9]{0,3}))?")
 _PLATFORM = re.compile(r"x86_64-manylinux_2_[1-9][0-9]?")
-_DATE = re.compile(
+_DATE = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
     r"(T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2}))?"
 )
@@ -137,7 +137,7 @@ def _read_exclude_newer(table: Table) -> str | None:
     if text is None:
         return None
     try:
-        if not _DATE.fullmatch(text):
+        if not re.fullmatch(_DATE, text):
             raise ValueError
         datetime.fromisoformat(text)
     except ValueError:

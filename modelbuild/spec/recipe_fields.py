@@ -16,7 +16,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 """A name becomes a folder, and part of a store path, which has at most 255 bytes."""
 _INTEGERS = range(-(2**63), 2**63)
 """Those that TOML promises."""
-_SHOWN = 80
+_SHOWN = 200
+_LISTED = 30
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
@@ -24,7 +25,9 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
     by_folded = {known.casefold(): known for known in words}
-    found = get_close_matches(word.casefold(), by_folded, n=1)
+    folded = word.casefold()
+    longer = (known for known in by_folded if folded and known.startswith(folded))
+    found = get_close_matches(folded, by_folded, n=1) or list(longer)
     return by_folded[found[0]] if found else None
 
 
@@ -44,8 +47,7 @@ def describe(value: object) -> str:
         return f"{kind} of more than 64 bits"
     if isinstance(value, list):
         return f"{kind} of {len(value)}"
-    text = repr(value) if isinstance(value, str) else str(value)
-    return f"{kind}: {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}"
+    return f"{kind}: {printable(repr(value) if isinstance(value, str) else str(value))}"
 
 
 def type_name(value: object) -> str:
@@ -56,11 +58,15 @@ def type_name(value: object) -> str:
 
 def listing(words: Iterable[str]) -> str:
     """Words for people, with what a terminal can't show escaped."""
-    return ", ".join(printable(word) for word in words) or "nothing"
+    shown = [printable(word) for word in words]
+    if len(shown) > _LISTED:
+        shown[_LISTED:] = [f"and {len(shown) - _LISTED} more"]
+    return ", ".join(shown) or "nothing"
 
 
 def printable(text: str) -> str:
-    return text if text.isprintable() else repr(text)[1:-1]
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 class Source:
@@ -158,7 +164,7 @@ class Table:
             return default
         if not isinstance(value, list):
             if hint is None and isinstance(value, str):
-                hint = f"A list of one: {key} = [{value!r}]"
+                hint = f'A list of one: {key} = ["{printable(value)}"]'
             self.wrong_type(key, "a list of strings", value, hint)
         for item in value:
             if not isinstance(item, str):
@@ -212,7 +218,9 @@ class Table:
             )
         return float(value)
 
-    def choice(self, key: str, default: str, choices: Sequence[str]) -> str:
+    def choice(
+        self, key: str, default: str, choices: Sequence[str], hint: str | None = None
+    ) -> str:
         value = self.text(key, default, f"one of {listing(choices)}")
         if value not in choices:
             self.fail(
@@ -220,7 +228,7 @@ class Table:
                 f"unknown value of {self.named(key)}",
                 wanted=listing(choices),
                 found=printable(value),
-                hint=did_you_mean(value, choices),
+                hint=hint or did_you_mean(value, choices),
             )
         return value
 
@@ -242,11 +250,11 @@ class Table:
                 key,
                 f"{what} has a name that can't be used",
                 wanted="letters, digits, '_', '.' and '-', the first a letter or digit, at most 80",
-                found=repr(name),
+                found=describe(name),
             )
         return name
 
 
 def _is_quotable(value: object) -> bool:
-    """Whether a value was probably meant as a string, and its text is as it was written."""
+    """Whether a value was probably meant as a string. Not 3.1, which may have been 3.10."""
     return type(value) is int and value in _INTEGERS

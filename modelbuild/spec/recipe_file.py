@@ -24,7 +24,7 @@ _TABLES = (
     *("schema", "model", "environment", "code", "data", "params"),
     *("hardware", "determinism", "stages", "verify"),
 )
-_PLACE = re.compile(r"\(at line (\d+), column \d+\)")
+_PLACE = r"\(at line (\d+), column \d+\)"
 
 
 def parse_recipe(data: bytes, path: PurePosixPath) -> Recipe:
@@ -66,8 +66,8 @@ def _load(text: str, path: PurePosixPath) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except ValueError as error:  # also for integers of thousands of digits
-        place = _PLACE.search(str(error))
-        lines = text.splitlines() or [""]
+        place = re.search(_PLACE, str(error))
+        lines = text.split("\n")
         line = min(int(place.group(1)), len(lines)) if place else len(lines)
         found = lines[line - 1].strip()
         raise InvalidInputError(

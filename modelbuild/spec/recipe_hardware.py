@@ -23,12 +23,14 @@ _UNITS = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_SIZE = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,3}})?) ?({'|'.join(_UNITS)})")
+_SIZE = rf"([0-9]{{1,9}}(?:\.[0-9]{{1,3}})?) ?({'|'.join(_UNITS)})"
 
 
 def read_hardware(table: Table) -> Hardware:
     table.only(("device", "threads", "cpu", "gpu", "gpus", "gpu-memory", "processes"))
-    device = Device(table.choice("device", Device.CPU, [known.value for known in Device]))
+    hint = "Did you mean 'cuda'?" if table.values.get("device") == "gpu" else None
+    known = [device.value for device in Device]
+    device = Device(table.choice("device", Device.CPU, known, hint))
     return Hardware(
         device=device,
         threads=table.integer("threads", 1, COUNTS),
@@ -58,7 +60,7 @@ def _read_size(table: Table, key: str) -> int | None:
     text = table.text(key, None, 'a size in quotes: "40 GiB"')
     if text is None:
         return None
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text)
     size = int(float(match.group(1)) * _UNITS[match.group(2)]) if match else 0
     if size < 1:
         table.fail(

@@ -25,7 +25,7 @@ def _flatten(table: Table, prefix: str, found: dict[str, ParamValue]) -> None:
                 key,
                 "a parameter has a name that can't be used",
                 wanted="letters, digits, '_' and '-'",
-                found=repr(key),
+                found=describe(key),
             )
         if isinstance(value, dict):
             _flatten(table.table(key), f"{prefix}{key}.", found)

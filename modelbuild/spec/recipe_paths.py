@@ -5,11 +5,15 @@ from __future__ import annotations
 from modelbuild.spec.recipe_fields import Table, printable
 
 _WILDCARDS = "*?["
+_ABSOLUTE = "is absolute"
 ELSEWHERE = 'Data that lives elsewhere is named, and each user maps the name: location = "NAME"'
 
 
 def workspace_path(table: Table, key: str, path: str, hint: str | None = None) -> str:
-    """A path or glob, relative to the recipe, that stays in the workspace."""
+    """A path or glob, relative to the recipe, that stays in the workspace.
+
+    `hint` says where to turn with a path that is outside.
+    """
     above = len(table.source.path.parent.parts)
     return _checked(table, key, path, above, "the workspace", hint)
 
@@ -25,7 +29,8 @@ def inner_path(table: Table, key: str, path: str, inside: str) -> str:
 def _checked(table: Table, key: str, path: str, above: int, inside: str, hint: str | None) -> str:
     problem = path_problem(path, above, inside)
     if problem:
-        _refuse(table, key, path, problem, inside, hint)
+        elsewhere = problem in (_ABSOLUTE, f"leaves {inside}")
+        _refuse(table, key, path, problem, inside, hint if elsewhere else None)
     return path
 
 
@@ -33,7 +38,7 @@ def _refuse(table: Table, key: str, path: str, problem: str, inside: str, hint: 
     start = "the recipe's folder" if inside == "the workspace" else inside
     table.fail(
         key,
-        f"the path of {table.named(key)} {problem}",
+        f"{table.named(key)} {problem}",
         wanted=f"a path relative to {start} that stays in {inside}",
         found=printable(path) or "an empty string",
         hint=hint,
@@ -47,7 +52,7 @@ def path_problem(path: str, above: int, inside: str) -> str | None:
     if "\\" in path:
         return "contains a backslash"
     if path.startswith(("/", "~/")):
-        return "is absolute"
+        return _ABSOLUTE
     depth, after_wildcard = above, False
     for part in path.split("/"):
         if part == "..":

@@ -24,7 +24,7 @@ class _Setting(Source):
         super().__init__(PurePosixPath(), {})
         self.text = text
 
-    def error(self, key: str, what: str, **facts: str | None) -> UsageError:  # noqa: ARG002
+    def error(self, key: str, what: str, **facts: str | None) -> UsageError:
         hint = facts.pop("hint", None)
         return UsageError(
             f"--set {printable(self.text)}: {what}",
@@ -45,7 +45,8 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def _apply(recipe: Recipe, setting: str) -> Recipe:
-    name, equals, text = (part.strip() for part in setting.partition("="))
+    name, equals, text = setting.partition("=")
+    name = name.strip()
     known = (*(f"params.{param}" for param in recipe.params), *_SEED, _THREADS)
     source = _Setting(setting)
     if not equals:
@@ -92,7 +93,7 @@ def _param(source: _Setting, name: str, text: str, before: ParamValue) -> ParamV
     if isinstance(before, float) and type(value) is int:
         return float(value)
     if type(value) is not type(before):
-        table.wrong_type(name, f"as in the recipe, {_described(before)}", parsed)
+        table.wrong_type(name, f"the type in the recipe, {_described(before)}", parsed)
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from heapq import heappop, heappush
 
 from modelbuild.spec.recipe import Stage
-from modelbuild.spec.recipe_fields import Table, listing, nearest, printable
+from modelbuild.spec.recipe_fields import Table, describe, listing, nearest, printable
 from modelbuild.spec.recipe_paths import inner_path, workspace_path
 from modelbuild.spec.references import references
 
@@ -21,7 +21,7 @@ Names = Mapping[str, Collection[str]]
 
 def read_stages(tables: Table, data: Collection[str], params: Collection[str]) -> dict[str, Stage]:
     """In an order in which each stage comes after those it reads, else as in the file."""
-    names: Names = {"data": data, "params": params, "stages": list(tables.values)}
+    names: Names = {"data": data, "params": params, "stages": tables.values}
     stages = {}
     for name, table in tables.tables('A stage is a table: [stages.NAME], then run = ["..."]'):
         tables.check_name(name, name, "a stage")
@@ -51,6 +51,13 @@ def _read_stage(name: str, table: Table, names: Names) -> Stage:
         _add_references(table, "run", argument, names, used)
     for variable, value in env.items():
         _add_references(table.table("env"), variable, value, names, used)
+    if name in used["stages"]:
+        table.fail(
+            "run",
+            f"stage '{name}' reads its own output",
+            wanted="{out}, or another stage",
+            found=f"stages.{name}",
+        )
     return Stage(
         name=name,
         run=run,
@@ -99,7 +106,7 @@ def _read_env(table: Table) -> dict[str, str]:
                 name,
                 "an environment variable has a name that can't be used",
                 wanted="letters, digits and '_', not MODELBUILD_..., the first not a digit",
-                found=repr(name),
+                found=describe(name),
             )
         found[name] = env.text(name, "")
     return found
@@ -162,13 +169,9 @@ def _wanted(group: str, in_group: Sequence[str], known: Sequence[str]) -> str:
 def _meant(reference: str, in_group: Sequence[str], known: Sequence[str]) -> str | None:
     below = [word for word in in_group if word.startswith(f"{reference}.")]
     same_name = [word for word in known if word.partition(".")[2] == reference]
-    found = (
-        *below,
-        *same_name,
-        nearest(reference, in_group),
-        nearest(reference, (*_SINGLE, *known)),
-    )
-    return next((f"Did you mean '{word}'?" for word in found if word), None)
+    similar = nearest(reference, in_group) or nearest(reference, (*_SINGLE, *known))
+    found = next(iter((*below, *same_name)), similar)
+    return f"Did you mean '{found}'?" if found else None
 
 
 def _ordered(tables: Table, stages: Mapping[str, Stage]) -> dict[str, Stage]:
@@ -207,7 +210,7 @@ def _refuse_cycle(tables: Table, stages: Mapping[str, Stage], stuck: Sequence[st
     cycle = [*cycle[turn:-1], *cycle[:turn], first]
     tables.fail(
         first,
-        "the stages wait for each other",
+        "the stages form a cycle",
         wanted="an order in which each stage comes after those it reads",
         found=" reads ".join(cycle),
     )

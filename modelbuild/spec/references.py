@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 
@@ -41,6 +40,8 @@ def render_param(value: ParamValue) -> str:
     """A parameter as an argument: a string as it is, all else as JSON with the shortest floats."""
     if isinstance(value, str):
         return value
+    import json
+
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-_TOKEN = re.compile(
-    r'''"""(?:[^\\]|\\.)*?"{3,5}(?!")  # strings over several lines: up to two quotes
+_PIECE = r'''"""(?:[^\\]|\\.)*?"{3,5}(?!")  # strings over several lines: up to two quotes
     |   \'\'\'.*?\'{3,5}(?!\')         # may stand before the closing three
     |   "(?:[^"\\\n]|\\.)*"
     |   '[^'\n]*'
     |   \#[^\n]*
     |   [\w-]+
-    |   .''',
-    re.DOTALL | re.VERBOSE,
-)
+    |   .'''
 _DEEPEST = 32
 """Parts of a key that are recorded: a key of thousands must not take memory by its square."""
 _Key = tuple[str, ...]
@@ -50,8 +47,8 @@ class KeyLines(Mapping[str, int]):
 def key_lines(text: str) -> dict[str, int]:
     """The first line, from 1, of every dotted key and table, those in inline tables included."""
     scanner = _Scanner()
-    for token in _TOKEN.finditer(text):
-        scanner.take(token.group())
+    for piece in re.finditer(_PIECE, text, re.DOTALL | re.VERBOSE):
+        scanner.take(piece.group())
     return scanner.lines
 
 
@@ -62,7 +59,7 @@ class _Scanner:
         self._table: _Key = ()
         """Of the last header."""
         self._open: list[_Key | None] = []
-        """The inline tables around the token by their keys, and None for every array."""
+        """The inline tables around the next symbol by their keys, and None for every array."""
         self._key: _Key = ()
         self._place = "key"
         """What the next symbol is part of: a `key`, a `header` or a `value`."""
