@@ -1,1 +1,130 @@
-"""Build a trained model again, bit for bit."""
+"""Build a trained model again, bit for bit.
+
+The front door of the library; the command line calls the same functions. Paths are those of
+recipe files or of folders with a recipe.toml; the workspace is the one around the recipe.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelbuild.build.request import BuildResult, Observer
+    from modelbuild.locking.front import LockReport
+    from modelbuild.verify.verify import VerifyReport
+
+__all__ = ["build", "lock", "verify"]
+
+
+def lock(
+    *recipes: str | Path,
+    folder: str | Path = ".",
+    update: Collection[str] | None = None,
+    check: bool = False,
+    store: str | Path | None = None,
+    observer: Observer | None = None,
+) -> LockReport:
+    """Pin every input of the recipes in model.lock.
+
+    Without recipes: all of the workspace around `folder`. `update` names what may move, empty
+    for everything. With `check` nothing is written, and OutOfDateError says what is stale.
+    """
+    from modelbuild.build.request import Silent
+    from modelbuild.locking.front import lock as lock_workspace
+    from modelbuild.locking.lock import LockRequest
+    from modelbuild.sources.locations import read_locations
+    from modelbuild.sources.workspace import Workspace
+    from modelbuild.store.store import Store
+
+    paths = [Path(recipe) for recipe in recipes]
+    workspace = Workspace.around_recipe(paths[0]) if paths else Workspace.around(Path(folder))
+    request = LockRequest(
+        workspace=workspace,
+        store=Store.open(Path(store) if store else None),
+        update=None if update is None else frozenset(update),
+        check=check,
+        locations=read_locations(os.environ),
+        on_message=(observer or Silent()).message,
+    )
+    return lock_workspace([workspace.relative(path) for path in paths], request)
+
+
+def build(
+    recipe: str | Path,
+    *,
+    locked: bool = False,
+    dry_run: bool = False,
+    keep_failed: bool = False,
+    claim: bool = False,
+    settings: Sequence[str] = (),
+    isolation: str = "full",
+    paranoid: bool = False,
+    store: str | Path | None = None,
+    observer: Observer | None = None,
+) -> BuildResult:
+    """Build every stage of a recipe that is not built yet; the arguments are `build`'s options.
+
+    Raises the errors of modelbuild.errors: StageFailedError, NotReproducibleError, ...
+    """
+    from modelbuild.build.build import build as build_recipe
+    from modelbuild.build.request import BuildRequest, Silent
+    from modelbuild.sandbox.isolation import Isolation
+    from modelbuild.sources.locations import read_locations
+    from modelbuild.sources.workspace import Workspace
+    from modelbuild.store.store import Store
+
+    workspace = Workspace.around_recipe(Path(recipe))
+    return build_recipe(
+        BuildRequest(
+            workspace=workspace,
+            store=Store.open(Path(store) if store else None),
+            recipe=workspace.relative(Path(recipe)),
+            isolation=Isolation(isolation),
+            locked=locked,
+            dry_run=dry_run,
+            keep_failed=keep_failed,
+            claim=claim,
+            settings=settings,
+            paranoid=paranoid,
+            locations=read_locations(os.environ),
+            observer=observer or Silent(),
+        )
+    )
+
+
+def verify(
+    *recipes: str | Path,
+    folder: str | Path = ".",
+    rebuild: bool = False,
+    paranoid: bool = False,
+    store: str | Path | None = None,
+    observer: Observer | None = None,
+) -> VerifyReport:
+    """Check the lock's claims; with `rebuild`, build again from scratch and compare bits.
+
+    Without recipes: all that is locked in the workspace around `folder`. What does not hold is
+    in the report's `problems`, it is not raised.
+    """
+    from modelbuild.build.request import Silent
+    from modelbuild.sources.locations import read_locations
+    from modelbuild.sources.workspace import Workspace
+    from modelbuild.store.store import Store
+    from modelbuild.verify.verify import VerifyRequest
+    from modelbuild.verify.verify import verify as verify_workspace
+
+    paths = [Path(recipe) for recipe in recipes]
+    workspace = Workspace.around_recipe(paths[0]) if paths else Workspace.around(Path(folder))
+    return verify_workspace(
+        VerifyRequest(
+            workspace=workspace,
+            store=Store.open(Path(store) if store else None),
+            recipes=[workspace.relative(path) for path in paths],
+            rebuild=rebuild,
+            paranoid=paranoid,
+            locations=read_locations(os.environ),
+            observer=observer or Silent(),
+        )
+    )

@@ -1,1 +1,1 @@
-""""""
+"""Plan and build the stages of a recipe."""

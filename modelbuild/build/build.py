@@ -25,6 +25,16 @@ def build(request: BuildRequest) -> BuildResult:
     1. Lock what is not locked yet. 2. Realise stage by stage, in the order of their inputs.
     3. Hold each against the claims in the lock, and add the first claims.
     """
+    recipe, result, lock_request = lock_for(request)
+    run = Run(request=request, locked=result, lock_request=lock_request)
+    for identity in result.derivations:
+        run.realise(identity)
+    run.hold_against_claims()
+    return BuildResult(recipe=recipe, stages=run.results)
+
+
+def lock_for(request: BuildRequest) -> tuple[Recipe, LockResult, LockRequest]:
+    """The recipe as it is to be built, and its lock, brought up to date if that is allowed."""
     previous = read_lock(request.workspace)
     recipe = request.workspace.read_recipe(request.recipe)
     if request.settings:
@@ -40,12 +50,7 @@ def build(request: BuildRequest) -> BuildResult:
         locations=request.locations,
         on_message=request.observer.message,
     )
-    result = _lock(recipes, previous, request, lock_request)
-    run = Run(request=request, locked=result, lock_request=lock_request)
-    for identity in result.derivations:
-        run.realise(identity)
-    run.hold_against_claims()
-    return BuildResult(recipe=recipe, stages=run.results)
+    return recipe, _lock(recipes, previous, request, lock_request), lock_request
 
 
 def _lock(

@@ -151,6 +151,8 @@ class Run:
             and result.judgement is not None
             and may_claim(result.judgement, result.realisation, asked=self.request.claim)
         }
+        if self.request.dry_run:
+            return
         if self.request.locked:
             missing = [str(each) for each in new if not self._claims(each)]
             if missing:

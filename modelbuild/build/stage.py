@@ -147,6 +147,11 @@ def stage_command(job: Job, site: Site) -> Command:
     )
 
 
+def log_folder(identity: StageId, store: Store) -> Path:
+    """Where the logs of a stage are, one a run; in the order of their names the oldest first."""
+    return store.root / "logs" / identity.recipe / identity.stage
+
+
 @contextmanager
 def _log_file(job: Job, site: Site) -> Iterator[StageLog]:
     """A log of its own for every run: what failed keeps its log too."""
@@ -154,7 +159,7 @@ def _log_file(job: Job, site: Site) -> Iterator[StageLog]:
 
     stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     name = f"{stamp}-{secrets.token_hex(3)}.log"
-    folder = site.store.root / "logs" / job.resolved.digest.store_key
+    folder = log_folder(job.identity, site.store)
     with StageLog(folder / name) as log:
         yield log
 

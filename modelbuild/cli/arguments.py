@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
+from modelbuild.build.outputs import Lookup
 from modelbuild.errors import UsageError
+from modelbuild.sources.locations import read_locations
 from modelbuild.sources.workspace import Workspace
+from modelbuild.store.store import Store
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,14 +41,7 @@ def unknown_command(word: str, commands: Iterable[str]) -> UsageError:
 
 def workspace_of(recipe: Path | None) -> Workspace:
     """The workspace of a recipe file or folder, else of the current folder."""
-    if recipe is None:
-        return Workspace.around(Path.cwd())
-    if not recipe.exists():
-        raise UsageError(
-            f"there is no recipe at {recipe}",
-            hint="To write one for the scripts in a folder: modelbuild init FOLDER",
-        )
-    return Workspace.around(recipe if recipe.is_dir() else recipe.parent)
+    return Workspace.around(Path.cwd()) if recipe is None else Workspace.around_recipe(recipe)
 
 
 def recipe_path(text: str, workspace: Workspace) -> PurePosixPath:
@@ -62,3 +59,17 @@ def recipe_path(text: str, workspace: Workspace) -> PurePosixPath:
             hint=f"Locked here: {', '.join(sorted(known)) or 'nothing'}",
         )
     return known[text].path
+
+
+def lookup(target: str) -> Lookup:
+    """`RECIPE[:STAGE]`, as a command line names a stage."""
+    text, _, stage = target.partition(":")
+    named = Path(text)
+    workspace = workspace_of(named if named.exists() else None)
+    return Lookup(
+        workspace=workspace,
+        store=Store.open(),
+        recipe=recipe_path(text, workspace),
+        stage=stage or None,
+        locations=read_locations(os.environ),
+    )

@@ -20,7 +20,6 @@ COMMANDS = {
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",
     "doctor": "say what this machine can do, and how to get what it can't",
-    "gc": "remove what nothing points at from the store",
 }
 
 _USAGE = """usage: modelbuild COMMAND [...]

@@ -1,1 +1,1 @@
-""""""
+"""From locked packages to a virtual environment, and the interpreter under it."""

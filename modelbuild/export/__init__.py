@@ -1,1 +1,1 @@
-""""""
+"""Outputs in the formats of other tools."""

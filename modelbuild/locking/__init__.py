@@ -1,1 +1,1 @@
-""""""
+"""From recipe to lock; one file a resolver."""

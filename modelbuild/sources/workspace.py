@@ -36,6 +36,16 @@ class Workspace:
                     return cls(folder)
         return cls(start)
 
+    @classmethod
+    def around_recipe(cls, recipe: Path) -> Workspace:
+        """The workspace of a recipe file, or of a folder that holds one."""
+        if not recipe.exists():
+            raise UsageError(
+                f"there is no recipe at {recipe}",
+                hint="To write one for the scripts in a folder: modelbuild init FOLDER",
+            )
+        return cls.around(recipe if recipe.is_dir() else recipe.parent)
+
     @property
     def lock_path(self) -> Path:
         return self.root / LOCK_NAME

@@ -1,1 +1,1 @@
-""""""
+"""Compare two outputs, and hold the lock against the world."""

@@ -20,7 +20,7 @@ from modelbuild.locking.lock import LockRequest, LockResult, check_current, lock
 from modelbuild.sources.lock_on_disk import read_whole_lock
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
-from modelbuild.spec.lock import Claim, Lock
+from modelbuild.spec.lock import Lock
 from modelbuild.spec.recipe import Level, Recipe, RecipeData
 from modelbuild.store.realisations import Realisation
 from modelbuild.store.store import Store
@@ -185,7 +185,7 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
         if first and store == "corrupt":
             set_aside(first, run.request.store)
         second = run.build(identity, resolved, upstream, run.site(identity.recipe))
-        rebuilt = _compare(identity, run, first if store == "intact" else None, second, claims)
+        rebuilt = _compare(identity, run, first if store == "intact" else None, second)
         if rebuilt and _breaks(rebuilt, run.locked.recipes[identity.recipe].determinism.level):
             problems.append(_not_reproducible(identity, rebuilt))
     kept = first or second
@@ -231,7 +231,6 @@ def _compare(
     run: Run,
     first: Realisation | None,
     second: Realisation,
-    claims: tuple[Claim, ...],
 ) -> Rebuild | None:
     """The second build against the first output, else against a claim; None without either."""
     tolerances = run.locked.recipes[identity.recipe].tolerances

@@ -1,0 +1,71 @@
+"""Find what was built for a recipe, without building."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from modelbuild.build.build import build
+from modelbuild.build.request import BuildRequest
+from modelbuild.build.stage import log_folder
+from modelbuild.errors import ModelbuildError, OutOfDateError
+from modelbuild.sources.workspace import Workspace
+from modelbuild.spec.derivation import StageId
+from modelbuild.store.realisations import Realisation
+from modelbuild.store.store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lookup:
+    """Which stage is meant, and where to look."""
+
+    workspace: Workspace
+    store: Store
+    recipe: PurePosixPath
+    stage: str | None
+    """None: the recipe's last stage."""
+    locations: Mapping[str, Path]
+
+
+def find_output(lookup: Lookup) -> tuple[StageId, Realisation | None]:
+    """The realisation that a build would find valid, if there is one."""
+    request = BuildRequest(
+        workspace=lookup.workspace,
+        store=lookup.store,
+        recipe=lookup.recipe,
+        locked=True,
+        dry_run=True,
+        locations=lookup.locations,
+    )
+    result = build(request)
+    identity = stage_of(lookup)
+    return identity, result.stages[identity].realisation
+
+
+def stage_of(lookup: Lookup) -> StageId:
+    recipe = lookup.workspace.read_recipe(lookup.recipe)
+    stage = lookup.stage or recipe.last_stage
+    if stage not in recipe.stages:
+        raise ModelbuildError(
+            f"{recipe.path} has no stage '{stage}'",
+            facts=[("stages", ", ".join(recipe.stages))],
+        )
+    return StageId(recipe.name, stage)
+
+
+def find_log(lookup: Lookup) -> Path:
+    """The log of the stage's valid output, else of its last run, which failed."""
+    try:
+        identity, realisation = find_output(lookup)
+    except OutOfDateError:
+        identity, realisation = stage_of(lookup), None
+    if realisation and (lookup.store.root / realisation.log).exists():
+        return lookup.store.root / realisation.log
+    folder = log_folder(identity, lookup.store)
+    logs = sorted(folder.iterdir()) if folder.exists() else []
+    if not logs:
+        raise ModelbuildError(
+            f"there is no log of {identity}", hint="It has not run here: modelbuild build"
+        )
+    return logs[-1]

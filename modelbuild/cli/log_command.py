@@ -1,0 +1,28 @@
+"""`modelbuild log`"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+
+from modelbuild.build.outputs import find_log
+from modelbuild.cli.arguments import Parser, lookup
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        "log",
+        "Show what a stage printed: of the run that made its output, else of the last run.",
+        "modelbuild log digits:train",
+    )
+    parser.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
+    parser.add_argument("--path", action="store_true", help="print the path of the log instead")
+    options = parser.parse_args(arguments)
+    path = find_log(lookup(options.target))
+    if options.path:
+        print(path)
+        return 0
+    with path.open("rb") as log:
+        shutil.copyfileobj(log, sys.stdout.buffer)
+    return 0
