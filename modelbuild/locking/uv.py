@@ -1,0 +1,162 @@
+"""The resolver uv: `uv pip compile`, which resolves for any target on any host."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from modelbuild.environment.indexes import scrubbed, uv_variables
+from modelbuild.errors import ModelbuildError, UnavailableError
+from modelbuild.locking.resolver import OfferedFile, Question, Release
+
+_UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled", "dns error")
+
+
+def resolve(question: Question, *options: str) -> tuple[Release, ...]:
+    """The releases that uv chooses, sorted by name. `options` are for `uv pip compile`.
+
+    Raises UnavailableError where a package has no file for the target, ModelbuildError otherwise.
+    """
+    import tomllib
+
+    import uv
+
+    with TemporaryDirectory(prefix="modelbuild-") as name:
+        folder = Path(name)
+        command = [uv.find_uv_bin(), *_arguments(question, folder), *options]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=_variables(question)
+        )
+        if done.returncode != 0:
+            raise resolution_error(done.stderr, question)
+        answer = tomllib.loads((folder / "pylock.toml").read_text(encoding="utf-8"))
+        releases = [_release(package, folder) for package in answer.get("packages", ())]
+    return tuple(sorted(releases, key=lambda release: release.name))
+
+
+def _arguments(question: Question, folder: Path) -> Iterator[str]:
+    """The command line, with its files written into `folder`."""
+    requirements, constraints = folder / "requirements.in", folder / "constraints.txt"
+    requirements.write_text("\n".join(question.requires), encoding="utf-8")
+    if question.pins:  # uv keeps the versions of the output file that it finds
+        (folder / "pylock.toml").write_text(_preferences(question.pins), encoding="utf-8")
+    yield from ("pip", "compile", str(requirements), "--output-file", str(folder / "pylock.toml"))
+    yield from ("--format", "pylock.toml", "--no-header", "--no-annotate", "--quiet")
+    yield from ("--python", sys.executable, "--python-version", question.python)
+    yield from ("--python-platform", question.platform, "--only-binary", ":all:")
+    for name in question.from_source:
+        yield from ("--no-binary", name)
+    if question.constraints:
+        constraints.write_text("\n".join(question.constraints), encoding="utf-8")
+        yield from ("--constraints", str(constraints))
+    if question.exclude_newer:
+        yield from ("--exclude-newer", end_of_day(question.exclude_newer))
+    if question.torch_backend:
+        yield from ("--torch-backend", question.torch_backend)
+
+
+def _variables(question: Question) -> dict[str, str]:
+    variables = uv_variables(resolving=True)
+    if question.exclude_newer:
+        variables.pop("UV_EXCLUDE_NEWER", None)
+    return variables | {"NO_COLOR": "1", "UV_NO_WRAP": "1", "UV_NO_PROGRESS": "1"}
+
+
+def _preferences(pins: Mapping[str, str]) -> str:
+    packages = [f'[[packages]]\nname = "{n}"\nversion = "{v}"\n' for n, v in sorted(pins.items())]
+    return "\n".join(['lock-version = "1.0"\ncreated-by = "modelbuild"\n', *packages])
+
+
+def end_of_day(moment: str) -> str:
+    """A date as the UTC time at which it ends: uv and pip would take the local time zone's."""
+    from datetime import date, timedelta
+
+    try:
+        day = date.fromisoformat(moment)
+    except ValueError:
+        return moment
+    return f"{day + timedelta(days=1)}T00:00:00Z"
+
+
+def _release(package: Mapping[str, Any], folder: Path) -> Release:
+    files = [*package.get("wheels", ())] or [package["sdist"]]
+    return Release(
+        name=package["name"],
+        version=package["version"],
+        files=tuple(_offered(file, folder) for file in files),
+    )
+
+
+def _offered(file: Mapping[str, Any], folder: Path) -> OfferedFile:
+    url = file.get("url") or (folder / file["path"]).resolve().as_uri()
+    return OfferedFile(
+        url=url,
+        filename=file.get("name") or unquote(urlsplit(url).path.rpartition("/")[2]),
+        sha256=file.get("hashes", {}).get("sha256"),
+        bytes=file.get("size"),
+    )
+
+
+# -- what uv says when it can't ------------------------------------------------------------------
+
+
+def resolution_error(stderr: str, question: Question) -> ModelbuildError:
+    """uv's reason in our words where it is about wheels or the network, else in its own."""
+    text = scrubbed(stderr)
+    if no_wheel := _no_wheel(text):
+        return no_wheel_error(*no_wheel, question)
+    if any(sign in text for sign in _UNREACHABLE):
+        return ModelbuildError(
+            "packages can't be resolved: an index can't be reached, and what it has is not cached",
+            facts=[("uv says", _reason(text))],
+            hint="Check the network, and the indexes of pip's and uv's configuration.",
+        )
+    return ModelbuildError("packages can't be resolved", facts=[("uv says", _reason(text))])
+
+
+def no_wheel_error(name: str, found: str, question: Question) -> UnavailableError:
+    """Package `name` has no wheel for the target; `found` says what it has."""
+    names = ", ".join(f'"{each}"' for each in sorted({*question.from_source, name}))
+    if "only a source distribution" in found:
+        hint = f"To build it from source, write under [environment]: from-source = [{names}]"
+    else:
+        hint = (
+            "Another version, Python or platform may have one. If it has a source distribution, "
+            f"it can be built, with this line under [environment]: from-source = [{names}]"
+        )
+    return UnavailableError(
+        f"package '{name}' has no wheel for the recipe's target",
+        facts=[
+            ("wanted", f"CPython {question.python_minor}, {question.platform}"),
+            ("found", found),
+        ],
+        hint=hint,
+    )
+
+
+def _no_wheel(text: str) -> tuple[str, str] | None:
+    """Name and what there is, from uv's hints."""
+    if hint := re.search(r"Wheels are available for `(\S+)` \(v(\S+)\) on .*?: (.*)", text):
+        return hint[1], f"version {hint[2]} for {hint[3].replace('`', '')}"
+    if hint := re.search(r"only found wheels for `(\S+)` \(v(\S+)\) with .*? tags?: (.*)", text):
+        return hint[1], f"version {hint[2]} for {hint[3].replace('`', '')}"
+    if hint := re.search(r"Wheels are required for `(\S+)` because building", text):
+        versions = re.search(rf"{re.escape(hint[1])}==(\S+) has no usable wheels", text)
+        version = f" of version {versions[1]}" if versions else ""
+        return hint[1], f"only a source distribution{version}"
+    return None
+
+
+def _reason(text: str) -> str:
+    """uv's error without its prefixes, its retries and its advice on uv's own options."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith(("warning:", "Request failed after"))]
+    kept = [re.sub(r"^(error|cause|hint): ", "", line) for line in lines]
+    return "\n".join(line for line in kept if line)[:2000].rstrip() or f"nothing{os.linesep}"
