@@ -1,0 +1,80 @@
+"""What torch is set to in a stage, right after it was imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+REFUSAL = "does not have a deterministic implementation"
+
+
+def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
+    """The seed, and algorithms that give the same bits in every run.
+
+    1. MKL first: it chooses its path at its first call.
+    2. Deterministic algorithms by the private switch, since the public one imports Inductor, which
+       takes 3 to 4 seconds; Inductor has its own variable in the environment.
+    3. Fresh memory is not filled: that is most of the cost on a GPU, and changes no defined result.
+    4. The number of threads is the environment's. It is set here only for a process that was
+       started without it; others, such as joblib's workers, lower theirs on purpose. The number of
+       inter-op threads changes no bits, and a script can set it only once: it is left alone.
+    """
+    if os.environ.get("MODELBUILD_CPU", "native") != "native":
+        answer_intel(torch.__path__[0] + "/lib/libtorch_cpu.so")
+    allowed = [name for name in os.environ.get("MODELBUILD_ALLOW", "").split(",") if name]
+    _set_deterministic(torch, warn_only=bool(allowed))
+    if allowed:
+        _refuse_all_but(allowed)
+    _explain_refusals()
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(int(os.environ["MODELBUILD_THREADS"]))
+    torch.manual_seed(seed)
+
+
+def _set_deterministic(torch: Any, *, warn_only: bool) -> None:
+    try:
+        switch = torch._C._set_deterministic_algorithms
+    except AttributeError:
+        switch = torch.use_deterministic_algorithms
+    switch(True, warn_only=warn_only)
+
+
+def _refuse_all_but(allowed: list[str]) -> None:
+    """torch warns for all operations or for none: make it an error again for those not named.
+
+    A script that silences every warning silences this too. Naming an operation lowers what the
+    recipe promises, so that nothing false is said.
+    """
+    import re
+    import warnings
+
+    names = "|".join(re.escape(name) for name in allowed)
+    warnings.filterwarnings("error", rf"(?!(?:{names}) )\S+ {REFUSAL}")
+
+
+def _explain_refusals() -> None:
+    """After the traceback of a refused operation, how to allow it."""
+    plain_hook = sys.excepthook
+
+    def excepthook(
+        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        plain_hook(kind, error, traceback)
+        before, found, _ = str(error).partition(f" {REFUSAL}")
+        if found:
+            name = before.split()[-1]
+            sys.stderr.write(
+                f"modelbuild: the operation '{name}' can give other bits in every run. To accept"
+                f' that, add to the recipe: [determinism] allow = ["{name}"]\n'
+            )
+
+    sys.excepthook = excepthook
