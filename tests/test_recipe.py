@@ -69,7 +69,7 @@ description = "CNN on the UCI hand-written digits"
 
 [environment]
 python = "3.11"
-packages = ["torch==2.13.0", "scikit-learn>=1.7"]   # or: project = "pyproject.toml", or: requirements
+packages = ["torch==2.13.0", "scikit-learn>=1.7"]   # or: project, requirements
 resolver = "uv"                                     # or "pip-tools"
 platform = "x86_64-manylinux_2_28"                  # the default; never taken from the host
 
