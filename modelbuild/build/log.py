@@ -6,8 +6,16 @@ from collections import deque
 from pathlib import Path
 from types import TracebackType
 
+from modelbuild.spec.derivation import StageId
+from modelbuild.store.store import Store
+
 HEAD_BYTES = 32 << 20
 TAIL_BYTES = 8 << 20
+
+
+def log_folder(identity: StageId, store: Store) -> Path:
+    """Where the logs of a stage are, one a run; in the order of their names the oldest first."""
+    return store.root / "logs" / identity.recipe / identity.stage
 
 
 class StageLog:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from modelbuild.build.build import build
+from modelbuild.build.log import log_folder
 from modelbuild.build.request import BuildRequest
-from modelbuild.build.stage import log_folder
 from modelbuild.errors import ModelbuildError, OutOfDateError
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId

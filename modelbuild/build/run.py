@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from modelbuild.build.claims import Judgement, add_claims, judge, may_claim
-from modelbuild.build.prepare import gather_inputs, make_site
 from modelbuild.build.request import BuildRequest, StageResult
-from modelbuild.build.stage import Job, Site, build_stage
 from modelbuild.errors import NotReproducibleError, OutOfDateError
 from modelbuild.locking.lock import LockRequest, LockResult
 from modelbuild.sandbox.isolation import Isolation
@@ -18,9 +17,14 @@ from modelbuild.spec.lock import Claim
 from modelbuild.store.realisations import Realisation, find
 from modelbuild.store.store import Store
 
+if TYPE_CHECKING:
+    from modelbuild.build.stage import Site
+
 
 @dataclass(kw_only=True, slots=True)
 class Run:
+    """What is known so far; what runs stages is imported when there is one to run."""
+
     request: BuildRequest
     locked: LockResult
     lock_request: LockRequest
@@ -87,6 +91,9 @@ class Run:
         site: Site,
     ) -> Realisation:
         """Run the stage, whether or not the store has its output."""
+        from modelbuild.build.prepare import gather_inputs
+        from modelbuild.build.stage import Job, build_stage
+
         observer = self.request.observer
         outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
         inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
@@ -106,6 +113,8 @@ class Run:
 
     def site(self, recipe: str) -> Site:
         """The machine and the environment of a recipe, made on first use."""
+        from modelbuild.build.prepare import make_site
+
         if recipe not in self.sites:
             self.sites[recipe] = make_site(
                 self.locked.recipes[recipe],

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.build.inputs import StageInputs
-from modelbuild.build.log import StageLog
+from modelbuild.build.log import StageLog, log_folder
 from modelbuild.errors import StageFailedError
-from modelbuild.sandbox.explain import explain_failure
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.sandbox.shipped_runtime import runtime_folder
 from modelbuild.spec.derivation import Derivation, StageId
@@ -141,15 +140,10 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
 def stage_command(job: Job, site: Site) -> Command:
     return Command(
         argv=job.inputs.arguments(),
-        environment={**site.interpreter.variables, **job.inputs.variables()},
+        environment=job.inputs.variables(),
         threads=job.inputs.recipe.hardware.threads,
         gpus=job.gpus,
     )
-
-
-def log_folder(identity: StageId, store: Store) -> Path:
-    """Where the logs of a stage are, one a run; in the order of their names the oldest first."""
-    return store.root / "logs" / identity.recipe / identity.stage
 
 
 @contextmanager
@@ -195,6 +189,8 @@ def _check(job: Job, outcome: Outcome, out: Path, log: StageLog, site: Site) -> 
 
 
 def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFailedError:
+    from modelbuild.sandbox.explain import explain_failure
+
     recipe, stage = job.inputs.recipe, job.inputs.stage
     tail = "\n".join(log.end.decode(errors="replace").splitlines()[-15:])
     how = f"signal {-outcome.exit_code}" if outcome.exit_code < 0 else str(outcome.exit_code)
