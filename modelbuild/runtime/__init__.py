@@ -1,1 +1,1 @@
-""""""
+"""The program that runs inside a sandbox. Old versions stay: locks name the one they used."""

@@ -76,11 +76,14 @@ class Outcome:
 class Sandbox(Protocol):
     """One isolation level."""
 
-    isolation: Isolation
+    @property
+    def isolation(self) -> Isolation: ...
 
-    def run(
-        self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]
-    ) -> Outcome:
+    def check(self) -> None:
+        """Raise UnavailableError where the isolation can't be had. Takes milliseconds."""
+        ...
+
+    def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:
         """Run to the end. `on_output` gets stdout and stderr, as they come, in one stream.
 
         Raises UnavailableError where the isolation can't be had. KeyboardInterrupt kills the

@@ -1,0 +1,92 @@
+"""What a sandbox with `base = "host"` shows of the host's system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+LIBRARY_FOLDERS = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/lib",
+    "/lib64",
+    "/lib/x86_64-linux-gnu",
+    "/lib/aarch64-linux-gnu",
+)
+GPU_LIBRARIES = (
+    *("libcuda.", "libcudadebugger.", "libcudart.", "libcublas", "libcudnn", "libcufft"),
+    *("libcupti", "libcurand", "libcusolver", "libcusparse", "libnccl", "libnpp", "libnvToolsExt"),
+    *("libnvcuvid", "libnvidia-", "libnvjpeg", "libnvoptix", "libnvrtc", "libnvJitLink"),
+    *("libamdhip64", "libhsa-runtime64", "libhip", "librocblas", "librocm", "libze_"),
+)
+KERNEL_SETTINGS = ("/proc/sys", "/proc/fs", "/proc/sysrq-trigger")
+"""Started by root, a sandbox without any capability still owns these files on the host."""
+GPU_FOLDERS = ("cuda", "nvidia", "rocm", "wsl")
+DRIVER_DEVICES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps")
+
+
+def system(gpus: Sequence[int]) -> list[str]:
+    """bubblewrap's arguments for the host's programs and libraries, read-only.
+
+    `/usr/local` is hidden: what an administrator installed there is nobody else's.
+    """
+    arguments = ["--ro-bind", "/usr", "/usr"]
+    if os.path.isdir("/usr/local") and not os.path.islink("/usr/local"):
+        arguments += _emptied("/usr/local")
+    for name in SYSTEM_LINKS:
+        path = f"/{name}"
+        if os.path.islink(path):
+            arguments += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            arguments += ["--ro-bind", path, path]
+    # Compilers and shells are links through here on Debian.
+    for path in ("/etc/alternatives", *KERNEL_SETTINGS):
+        arguments += ["--ro-bind-try", path, path]
+    return arguments + (_driver(gpus) if gpus else list(hidden_gpu_libraries(LIBRARY_FOLDERS)))
+
+
+def hidden_gpu_libraries(folders: Sequence[str]) -> Iterator[str]:
+    """bubblewrap's arguments that leave CUDA's and ROCm's libraries unreadable or empty.
+
+    Links are left alone: what they lead to is hidden, or is not there.
+    """
+    for folder in folders:
+        if os.path.islink(folder) or not os.path.isdir(folder):
+            continue
+        with os.scandir(folder) as entries:
+            found = sorted((e for e in entries if not e.is_symlink()), key=lambda e: e.name)
+        for entry in found:
+            if entry.name.startswith(GPU_LIBRARIES) and entry.is_file():
+                yield from ("--ro-bind", "/dev/null", entry.path)
+            elif entry.name.startswith(GPU_FOLDERS) and entry.is_dir():
+                yield from _emptied(entry.path)
+
+
+def _emptied(folder: str) -> list[str]:
+    return ["--tmpfs", folder, "--remount-ro", folder]
+
+
+def _driver(gpus: Sequence[int]) -> list[str]:
+    """The devices of the declared GPUs, and what the driver's libraries read."""
+    minors = gpu_minors(Path("/proc/driver/nvidia/gpus"))
+    names = [f"nvidia{minors[index] if index < len(minors) else index}" for index in gpus]
+    arguments = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    for name in (*DRIVER_DEVICES, *names):
+        arguments += ["--dev-bind-try", f"/dev/{name}", f"/dev/{name}"]
+    for path in ("/sys/bus/pci", "/sys/devices/pci0000:00", "/sys/module/nvidia"):
+        arguments += ["--ro-bind-try", path, path]
+    return arguments
+
+
+def gpu_minors(folder: Path) -> list[int]:
+    """The numbers of the device files, in the order in which the driver counts the GPUs."""
+    minors = []
+    for gpu in sorted(folder.glob("*/information")):  # named by their place on the PCI bus
+        for line in gpu.read_text().splitlines():
+            if line.startswith("Device Minor:"):
+                minors.append(int(line.partition(":")[2]))
+    return minors

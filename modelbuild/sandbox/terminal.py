@@ -1,0 +1,92 @@
+"""A terminal of its own for `modelbuild shell`.
+
+The user's terminal itself must not be handed in: with the TIOCSTI call a process could type
+commands into the shell outside. A session without any terminal has no job control. So the
+sandbox gets a new pseudo-terminal, and bytes are copied between the two.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+import tty
+from types import FrameType
+
+CHUNK_BYTES = 1 << 16
+
+
+class OwnTerminal:
+    """A pseudo-terminal, connected to modelbuild's terminal while `pump` runs."""
+
+    terminal = True
+
+    def __init__(self) -> None:
+        self._outer = sys.stdin.fileno()
+        self._display = sys.stdout.fileno()
+        self._inner, slave = os.openpty()
+        self.stdin: int | None = slave
+        self.stdout: int | None = slave
+        self._copy_size()
+
+    def started(self) -> None:
+        if self.stdin is not None:
+            os.close(self.stdin)
+        self.stdin = self.stdout = None
+
+    def pump(self) -> None:
+        before = termios.tcgetattr(self._outer)
+        follow = threading.current_thread() is threading.main_thread()
+        previous = signal.signal(signal.SIGWINCH, self._copy_size) if follow else None
+        try:
+            tty.setraw(self._outer)
+            self._copy()
+        finally:
+            termios.tcsetattr(self._outer, termios.TCSAFLUSH, before)
+            if follow:
+                signal.signal(signal.SIGWINCH, previous)
+
+    def rest(self) -> bytes:
+        return b"".join(iter(self._read_inner, b""))
+
+    def close(self) -> None:
+        self.started()
+        os.close(self._inner)
+
+    def _copy(self) -> None:
+        sources = [self._outer, self._inner]
+        while True:
+            ready, _, _ = select.select(sources, [], [])
+            if self._inner in ready:
+                chunk = self._read_inner()
+                if not chunk:
+                    return
+                _write(self._display, chunk)
+            if self._outer in ready:
+                typed = os.read(self._outer, CHUNK_BYTES)
+                if typed:
+                    _write(self._inner, typed)
+                else:
+                    sources.remove(self._outer)
+
+    def _read_inner(self) -> bytes:
+        try:
+            return os.read(self._inner, CHUNK_BYTES)
+        except OSError as error:
+            if error.errno == errno.EIO:  # the last process that had it open has gone
+                return b""
+            raise
+
+    def _copy_size(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        size = fcntl.ioctl(self._outer, termios.TIOCGWINSZ, bytes(8))
+        fcntl.ioctl(self._inner, termios.TIOCSWINSZ, size)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

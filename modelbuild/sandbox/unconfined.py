@@ -1,0 +1,105 @@
+"""Isolation `none`: no namespaces, for machines and containers that forbid them.
+
+As near to `full` as can be: the same first process, cleared environment, limits, and no process
+left. Network, host files and other processes can be reached, and a hostile stage can kill its
+first process and stay. Results never become claims.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from modelbuild.errors import UnavailableError
+from modelbuild.sandbox.connection import Pipe, connect
+from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome
+from modelbuild.sandbox.supervise import (
+    Launch,
+    NotStartedError,
+    first_process,
+    interpreter_binary,
+    loader_variables,
+    supervise,
+)
+from modelbuild.sandbox.view import View, view_of
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+
+class Unconfined:
+    """Runs commands on the host itself, below a folder that stands for /build."""
+
+    @property
+    def isolation(self) -> Isolation:
+        return Isolation.NONE
+
+    def check(self) -> None:
+        if sys.platform != "linux":
+            raise UnavailableError(
+                "stages run on Linux only",
+                facts=[("found", sys.platform)],
+                hint="What works here: modelbuild lock, modelbuild verify",
+            )
+
+    def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:
+        self.check()
+        with (
+            view_of(mounts) as view,
+            Pipe() as result,
+            closing(connect(command.interactive, on_output)) as connection,
+        ):
+            root = str(view.root)
+            loader = loader_variables(mounts.interpreter, root)
+            first = first_process(
+                root,
+                interpreter_binary(mounts.interpreter),
+                result,
+                _in_view(command, view, loader),
+                parent=os.getpid(),
+                terminal=connection.terminal,
+            )
+            launch = Launch(
+                argv=first,
+                environment=loader,
+                folder=f"{root}/src",
+                pipes=(result,),
+                kill=_kill,
+            )
+            try:
+                return supervise(launch, result, connection)
+            except NotStartedError as error:
+                raise UnavailableError(
+                    "the locked interpreter does not run on this machine",
+                    facts=[("interpreter", str(mounts.interpreter)), ("it said", error.output)],
+                ) from None
+
+
+def _in_view(command: Command, view: View, loader: dict[str, str]) -> Command:
+    """The command with the view's paths, told where `/build` is."""
+    environment = {name: view.inside_variable(value) for name, value in command.environment.items()}
+    own = loader | {"MODELBUILD_ROOT": str(view.root), "TMPDIR": str(view.root / "tmp")}
+    return replace(
+        command,
+        argv=[view.inside(argument) for argument in command.argv],
+        environment=own | _gpu_variables(command.gpus) | environment,
+    )
+
+
+def _gpu_variables(gpus: Sequence[int]) -> dict[str, str]:
+    """Device files can't be hidden here, but the driver honours these."""
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in gpus),
+    }
+
+
+def _kill(process: Popen[bytes]) -> None:
+    """Have the first process kill everything; it ends when nothing is left."""
+    for number in (signal.SIGUSR1, signal.SIGCONT):
+        process.send_signal(number)
