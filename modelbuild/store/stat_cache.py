@@ -52,62 +52,55 @@ class CachedTree:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """Only some files of a folder."""
+
+    name: str
+    """Says how they were chosen: what is remembered belongs to it."""
+    paths: tuple[bytes, ...]
+    """Relative, sorted."""
+
+
+@dataclass(frozen=True, slots=True)
 class StatCache:
     """The cache in one folder. To lose it costs time only."""
 
     folder: Path
     clock: Callable[[], int] = time.time_ns
 
-    def tree(self, root: Path, *, keep: Digest | None = None) -> CachedTree:
+    def tree(
+        self, root: Path, *, keep: Digest | None = None, only: Selection | None = None
+    ) -> CachedTree:
         """The tree of a folder, or the tree that holds just one file (see `scan_file`).
 
         Reads only files whose status moved. Where that gives another tree than the last time,
         and that was `keep`, then the last time's is kept for `changes`.
         """
         now = self.clock()
-        statuses = _look(root)
+        statuses = _look(root, only)
         signature = _signature(statuses)
-        place = self._place(root)
+        place = self._place(root, only)
         head = _read_head(place)
         if head is None or head.signature != signature:
-            head = self._renew(root, head, statuses, keep, trusted_before=now - _GRANULARITY_NS)
+            keep_last = head is not None and head.digest == keep
+            records = _records(root, statuses, _read_records(place))
+            head = _renew(place, records, keep_last, trusted_before=now - _GRANULARITY_NS)
         return CachedTree(
             digest=head.digest, files=head.files, bytes=head.size, signature=signature.hex()
         )
 
     def signature(self, root: Path) -> str:
         """The signature alone: only statuses are read, nothing is remembered."""
-        return _signature(_look(root)).hex()
+        return _signature(_look(root, None)).hex()
 
-    def _renew(
-        self,
-        root: Path,
-        last: _Head | None,
-        statuses: _Statuses,
-        keep: Digest | None,
-        trusted_before: int,
-    ) -> _Head:
-        place = self._place(root)
-        top = os.fsencode(root if root.is_dir() else root.parent)
-        known = _read_records(place)
-        records = [_record(top, path, status, known) for path, status in statuses]
-        tree = Tree.of(record.entry for record in records)
-        if last and last.digest == keep != tree.digest:
-            with contextlib.suppress(OSError):
-                place.replace(_previous(place))
-        records = [record.if_older(trusted_before) for record in records]
-        trusted = all(record.status != _NOT_TRUSTED for record in records)
-        signature = _signature(statuses) if trusted else bytes(32)
-        head = _Head(signature, tree.digest, files=tree.files, size=tree.bytes)
-        _write(place, head, records)
-        return head
-
-    def changes(self, root: Path, since: Digest) -> list[bytes] | None:
+    def changes(
+        self, root: Path, since: Digest, *, only: Selection | None = None
+    ) -> list[bytes] | None:
         """Paths that differ between the tree last seen and an earlier one, sorted.
 
         None where the earlier one is not known.
         """
-        place = self._place(root)
+        place = self._place(root, only)
         before = _read_head(_previous(place))
         if before is None or before.digest != since:
             return None
@@ -118,21 +111,24 @@ class StatCache:
             if path not in old or path not in new or old[path].entry != new[path].entry
         )
 
-    def _place(self, root: Path) -> Path:
-        return self.folder / blake3(os.fsencode(os.path.abspath(root))).hexdigest()[:40]
+    def _place(self, root: Path, only: Selection | None) -> Path:
+        name = os.path.abspath(root) + (f"\0{only.name}" if only else "")
+        return self.folder / blake3(os.fsencode(name)).hexdigest()[:40]
 
 
 def _previous(place: Path) -> Path:
     return place.with_name(f"{place.name}.previous")
 
 
-def _look(root: Path) -> _Statuses:
+def _look(root: Path, only: Selection | None) -> _Statuses:
     """The statuses of everything in a tree, in an order that is always the same."""
     top = os.fsencode(root)
     with reading(top):
         status = os.stat(top)
         if not root.is_dir():
             return [(os.fsencode(root.name), _pack(FILE, status))]
+        if only:
+            return [(path, _pack(FILE, os.lstat(os.path.join(top, path)))) for path in only.paths]
         # Statuses are read here, and not by `walk`, because only the cache needs them.
         return [
             (path, _pack(kind, item.stat(follow_symlinks=False)) if item else _EMPTY_FOLDER)
@@ -169,11 +165,32 @@ class _Record(NamedTuple):
         return self if ctime < trusted_before else _Record(_NOT_TRUSTED, self.entry)
 
 
-def _record(top: bytes, path: bytes, status: bytes, known: dict[bytes, _Record]) -> _Record:
-    record = known.get(path)
-    if record and record.status == status:
-        return record
-    return _Record(status, scan_entry(top, path, chr(status[0])))
+def _records(root: Path, statuses: _Statuses, known: dict[bytes, _Record]) -> list[_Record]:
+    """What is known of the files whose status did not move, and the others read again."""
+    top = os.fsencode(root if root.is_dir() else root.parent)
+    records = []
+    for path, status in statuses:
+        record = known.get(path)
+        if record is None or record.status != status:
+            record = _Record(status, scan_entry(top, path, chr(status[0])))
+        records.append(record)
+    return records
+
+
+def _renew(place: Path, records: list[_Record], keep_last: bool, trusted_before: int) -> _Head:
+    """Remember the records, less the statuses that can't be trusted."""
+    tree = Tree.of(record.entry for record in records)
+    statuses = [(record.entry.path, record.status) for record in records]
+    older = [record.if_older(trusted_before) for record in records]
+    trusted = all(record.status != _NOT_TRUSTED for record in older)
+    signature = _signature(statuses) if trusted else bytes(32)
+    head = _Head(signature, tree.digest, files=tree.files, size=tree.bytes)
+    last = _read_head(place)
+    if keep_last and last and last.digest != head.digest:
+        with contextlib.suppress(OSError):
+            place.replace(_previous(place))
+    _write(place, head, older)
+    return head
 
 
 def _read_head(place: Path) -> _Head | None:

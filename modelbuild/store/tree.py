@@ -205,7 +205,7 @@ def read_link(top: bytes, relative: bytes) -> bytes:
     path = os.path.join(top, relative)
     with reading(path):
         target = os.readlink(path)
-        if not _stays_inside(top, relative):
+        if not stays_inside(top, relative):
             raise ModelbuildError(
                 f"a link leads out of its folder: {shown(path)}",
                 facts=[("target", shown(target)), ("wanted", "a relative path inside the folder")],
@@ -213,7 +213,7 @@ def read_link(top: bytes, relative: bytes) -> bytes:
     return target
 
 
-def _stays_inside(top: bytes, relative: bytes) -> bool:
+def stays_inside(top: bytes, relative: bytes) -> bool:
     """Whether following a link never leaves `top`, on the way either.
 
     Component by component as the kernel does, because `x/..` is not where it looks to be where
@@ -369,7 +369,11 @@ def reading(path: bytes, act: str = "read") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ModelbuildError(f"cannot {act} {shown(path)}: {error.strerror}") from error
+        raise cannot(act, path, error) from error
+
+
+def cannot(act: str, path: bytes, error: OSError) -> ModelbuildError:
+    return ModelbuildError(f"cannot {act} {shown(path)}: {error.strerror}")
 
 
 def changed_while_read(path: bytes) -> ModelbuildError:
