@@ -14,7 +14,7 @@ from typing import TypeAlias
 from modelbuild.store.tensor_files.tensor import UnreadableTensorsError
 
 MAX_PICKLE = 16 << 20
-MAX_OPERATIONS = 3_000_000
+MAX_OPERATIONS = 1_000_000
 MAX_INTEGER = 1 << 1024
 
 

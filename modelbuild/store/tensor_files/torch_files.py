@@ -33,8 +33,9 @@ from modelbuild.store.tensor_files.tensor import (
 
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How files start that torch made before version 1.6."""
-MAX_VALUES = 1_000_000
+MAX_VALUES = 500_000
 MAX_DEPTH = 100
+MAX_NAME = 10_000
 MAX_CHARACTERS = 64 << 20
 MAX_SHARING = 16
 """How many times the size of the archive all tensors may have, since they may share storages."""
@@ -101,6 +102,8 @@ class _Archive:
             raise UnreadableTensorsError(
                 f"more than {MAX_VALUES:,} values, or nested more than {MAX_DEPTH} deep"
             )
+        if len(name) > MAX_NAME:
+            raise UnreadableTensorsError(f"a name of over {MAX_NAME:,} characters")
         tensor = self._tensor(value)
         if tensor is not None:
             self._add_tensor(name, tensor)
