@@ -16,7 +16,7 @@ from modelbuild.errors import ModelbuildError
 # Runs in the locked interpreter. What is not valid Python (templates, other versions' syntax)
 # stays without bytecode; anything else that fails, such as a full disk, ends it.
 _COMPILER = """
-import concurrent.futures, json, os, py_compile, sys, warnings
+import concurrent.futures, ctypes, json, os, py_compile, signal, sys, warnings
 
 warnings.simplefilter("ignore")
 folder, place, workers = json.load(sys.stdin)
@@ -29,11 +29,16 @@ def compile_file(path):
     except py_compile.PyCompileError:
         pass
 
+def die_with_parent():
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
 if __name__ == "__main__":
+    die_with_parent()
     os.chdir(folder)
     found = [os.path.relpath(os.path.join(parent, name))
              for parent, _, names in os.walk(".") for name in names if name.endswith(".py")]
-    with concurrent.futures.ProcessPoolExecutor(workers) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, initializer=die_with_parent) as pool:
         for _ in pool.map(compile_file, sorted(found), chunksize=32):
             pass
 """

@@ -8,11 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from modelbuild.environment.child import die_with_parent
 from modelbuild.environment.indexes import scrubbed, uv_variables
 from modelbuild.errors import DigestMismatchError, ModelbuildError, UnavailableError
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 
 _SHOWN = ("Downloading ", "Building ", "Installed ")
+_NOT_FOR_US = ("UV_COMPILE_BYTECODE", "UV_NO_INSTALLER_METADATA", "UV_NO_VERIFY_HASHES")
+"""Settings for the user's own environments: what comes out here must not depend on them."""
+_NO_SPACE = "No space left on device"
 _MISMATCH = re.compile(
     r"Hash mismatch for `(?P<name>[^=`]+)==.*?Computed:\s+(?P<found>sha256:[0-9a-f]{64})", re.DOTALL
 )
@@ -42,6 +46,8 @@ def install(installation: Installation, on_progress: Callable[[str], None], *opt
     requirements.write_text("".join(map(_requirement, installation.wheels)))
     command = [*_command(installation), "--requirements", str(requirements), *options]
     variables = uv_variables()
+    for name in _NOT_FOR_US:
+        variables.pop(name, None)
     said = ""
     for extra_options, extra_variables in _attempts(installation.environment, variables):
         code, said = _run([*command, *extra_options], {**variables, **extra_variables}, on_progress)
@@ -49,6 +55,8 @@ def install(installation: Installation, on_progress: Callable[[str], None], *opt
             return
         if "Hash mismatch" in said:
             raise _mismatch(said, installation.environment)
+        if _NO_SPACE in said:
+            raise ModelbuildError(f"no space left in {installation.work}", facts=_what(said))
     raise _unavailable(said, installation, offline=bool(variables.get("UV_OFFLINE")))
 
 
@@ -87,7 +95,12 @@ def _run(
     """The exit code of uv, and what it said."""
     said = []
     process = subprocess.Popen(
-        command, env=dict(variables), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        command,
+        env=dict(variables),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,  # it makes one system call and allocates nothing
     )
     with process:
         assert process.stderr is not None

@@ -40,7 +40,7 @@ def _lines(folder: Path) -> list[bytes]:
     pending = [b""]
     while pending:
         parent = pending.pop()
-        with os.scandir(os.path.join(top, parent)) as entries:  # noqa: PTH118
+        with os.scandir(os.path.join(top, parent)) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(parent + entry.name + b"/")
@@ -54,10 +54,14 @@ def _lines(folder: Path) -> list[bytes]:
 
 
 def _changed(path: Path, wanted: set[bytes], found: set[bytes]) -> DigestMismatchError:
+    import shlex
+
     names = {line.rsplit(b" ", 2)[0]: line in wanted for line in wanted ^ found if line}
     first = min(names, default=b"")
+    count = "1 file" if len(names) == 1 else f"{len(names)} files"
+    place = shlex.quote(str(path))
     return DigestMismatchError(
         f"changed since it was made: {path}",
-        facts=[("first", os.fsdecode(first)), ("changed", f"{len(names)} files")],
-        hint=f"To have it made again: chmod -R u+w {path} && rm -r {path}",
+        facts=[("first", os.fsdecode(first)), ("changed", count)],
+        hint=f"To have it made again: chmod -R u+w {place} && rm -r {place}",
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from modelbuild.environment.fingerprint import check_environment, write_fingerprint
 from modelbuild.environment.interpreter import Interpreter
 from modelbuild.spec.canonical import canonical_digest
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 from modelbuild.store.store import Store
+
+__all__ = ["check_environment", "environment_key", "realise_environment", "unpacked_wheel"]
 
 LAYOUT = 1
 """Goes up when the same packages are laid out in another way."""
@@ -66,7 +69,6 @@ def _make_environment(
     """
     from modelbuild.environment.bytecode import compile_bytecode
     from modelbuild.environment.fetch import Installation, install
-    from modelbuild.environment.fingerprint import write_fingerprint
     from modelbuild.environment.venv import PLACE, make_skeleton, settle, site_packages
     from modelbuild.environment.wheel_record import repair_changed
 
@@ -80,7 +82,7 @@ def _make_environment(
             target=["--python", str(python)],
             work=work,
         )
-        on_progress(f"installing {len(environment.wheels)} packages")
+        on_progress(f"installing {_packages(environment)}")
         install(installation, on_progress)
         repair_changed(installation, site_packages(folder, interpreter), on_progress)  # 2
         settle(folder, interpreter)  # 3
@@ -88,6 +90,11 @@ def _make_environment(
         compile_bytecode(folder, PLACE, interpreter.executable)  # 4
         write_fingerprint(folder, store.path(key, name))  # 5
         store.publish(folder, name, key=key, shared_files=True)
+
+
+def _packages(environment: LockedEnvironment) -> str:
+    count = len(environment.wheels)
+    return "1 package" if count == 1 else f"{count} packages"
 
 
 def unpacked_wheel(
@@ -121,7 +128,6 @@ def _unpack_wheel(
     import sys
 
     from modelbuild.environment.fetch import Installation, install
-    from modelbuild.environment.fingerprint import write_fingerprint
     from modelbuild.environment.venv import settle_packages
     from modelbuild.environment.wheel_record import repair_changed
 

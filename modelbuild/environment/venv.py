@@ -22,9 +22,9 @@ PLACE = "/build/env"
 """Where the environment is in a sandbox."""
 
 _BOOTSTRAP = (
-    'import os; p = os.environ.get("MODELBUILD_ROOT", "/build") + "/runtime/bootstrap.py"; '
-    "os.path.isfile(p) and exec("
-    'compile(__import__("io").FileIO(p).read(), p, "exec"), '
+    "import os, _frozen_importlib_external as files; "
+    'p = os.environ.get("MODELBUILD_ROOT", "/build") + "/runtime/bootstrap.py"; '
+    'os.path.isfile(p) and exec(compile(files.FileLoader("", p).get_data(p), p, "exec"), '
     '{"__name__": "modelbuild_bootstrap", "__file__": p})\n'
 )
 """The one line of a `.pth` file, run at every start of the environment's interpreter.
