@@ -10,6 +10,7 @@ from modelbuild.build.stage import Site, isolation_sandbox
 from modelbuild.locking.inputs import source_context
 from modelbuild.locking.lock import LockRequest, LockResult
 from modelbuild.sandbox.isolation import Isolation
+from modelbuild.sandbox.shipped_runtime import runtime_folder
 from modelbuild.sources.source import Resolved, check_unchanged, realise
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.recipe import Recipe
@@ -29,6 +30,7 @@ def make_site(
     from modelbuild.sandbox.machine import check_hardware, read_numeric_class
 
     check_hardware(recipe)
+    runtime = runtime_folder(locked.entries[recipe.name].runtime)
     sandbox = isolation_sandbox(isolation)
     sandbox.check()
     environment = locked.environment(recipe.name)
@@ -42,6 +44,7 @@ def make_site(
         sandbox=sandbox,
         interpreter=interpreter,
         environment=path,
+        runtime=runtime,
         numeric_class=read_numeric_class(recipe.hardware, interpreter.digest),
         keep_failed=keep_failed,
     )

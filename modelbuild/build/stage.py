@@ -14,7 +14,6 @@ from modelbuild.build.inputs import StageInputs
 from modelbuild.build.log import StageLog, log_folder
 from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
-from modelbuild.sandbox.shipped_runtime import runtime_folder
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import parse_metrics
 from modelbuild.store.realisations import Realisation, Resources, record
@@ -40,6 +39,7 @@ class Site:
     sandbox: Sandbox
     interpreter: Interpreter
     environment: Path
+    runtime: Path
     numeric_class: NumericClass
     keep_failed: bool = False
 
@@ -127,7 +127,7 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
                 src=folder / "src",
                 environment=site.environment,
                 interpreter=site.interpreter.path,
-                runtime=runtime_folder(job.inputs.locked.runtime),
+                runtime=site.runtime,
                 out=out,
                 context=context,
                 data=job.inputs.data_mounts,

@@ -1,0 +1,159 @@
+"""Fixtures: a store that has the interpreter, and small workspaces that really build."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from modelbuild.environment.interpreter import find_python, realise_interpreter
+from modelbuild.store.store import Store, remove_tree
+
+PYTHON = "3.11"
+
+RECIPE = """\
+schema = 1
+
+[model]
+name = "tiny"
+
+[environment]
+python = "3.11"
+packages = []
+
+[code]
+include = ["*.py"]
+
+[data.numbers]
+path = "numbers.txt"
+
+[params]
+lr = 0.5
+
+[determinism]
+seed = 7
+
+[stages.train]
+run = ["python", "train.py", "{data.numbers}", "{params.lr}", "{out}"]
+metrics = "metrics.json"
+
+[stages.evaluate]
+run = ["python", "evaluate.py", "{stages.train}/model.json", "{out}"]
+metrics = "metrics.json"
+"""
+
+TRAIN = """\
+import json, random, sys
+
+numbers = [int(line) for line in open(sys.argv[1])]
+print("training on", len(numbers))
+weight = random.random() * float(sys.argv[2]) * sum(numbers)
+json.dump({"weight": weight}, open(sys.argv[3] + "/model.json", "w"))
+json.dump({"loss": weight}, open(sys.argv[3] + "/metrics.json", "w"))
+"""
+
+EVALUATE = """\
+import json, sys
+
+weight = json.load(open(sys.argv[1]))["weight"]
+json.dump({"score": round(weight, 3)}, open(sys.argv[2] + "/metrics.json", "w"))
+"""
+
+
+@pytest.fixture(scope="session")
+def interpreter_object(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The locked interpreter, made once: it takes seconds."""
+    root = tmp_path_factory.mktemp("interpreter")
+    python = find_python(PYTHON)
+    interpreter = realise_interpreter(python.version, [python.digest], Store(root))
+    yield interpreter.path
+    remove_tree(root)
+
+
+@pytest.fixture
+def store(
+    tmp_path: Path, interpreter_object: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Store]:
+    """An empty store but for the interpreter; commands find it too."""
+    root = tmp_path / "store"
+    (root / "objects").mkdir(parents=True)
+    (root / "objects" / interpreter_object.name).symlink_to(interpreter_object)
+    monkeypatch.setenv("MODELBUILD_STORE", str(root))
+    yield Store(root)
+    remove_tree(root)
+
+
+@dataclass
+class Ran:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.out)
+
+
+@dataclass
+class Tiny:
+    """A workspace with one recipe of two stages, and the command line to use it with."""
+
+    root: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = (self.root / name).read_text()
+        assert old in text
+        (self.root / name).write_text(text.replace(old, new))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "modelbuild", *arguments]
+
+    def run(self, *arguments: str, **variables: str) -> Ran:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env={**os.environ, **self.environment, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def build(self, *arguments: str, **variables: str) -> dict:
+        """Build, which must succeed; the JSON record's stages."""
+        ran = self.run("build", "--json", *arguments, **variables)
+        assert ran.code == 0, ran.err
+        return ran.json["stages"]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, store: Store) -> Tiny:
+    workspace = Tiny(tmp_path / "workspace")
+    workspace.write("recipe.toml", RECIPE)
+    workspace.write("train.py", TRAIN)
+    workspace.write("evaluate.py", EVALUATE)
+    workspace.write("numbers.txt", "1\n2\n3\n")
+    return workspace
+
+
+def how(stages: dict) -> dict[str, str]:
+    return {name: stage["how"] for name, stage in stages.items()}
