@@ -71,7 +71,7 @@ tf32 = false
 allow = ["scatter_add"]
 
 [stages.train]
-run = ["python", "train.py", "{data.digits}", "{params.model.sizes}", "{seed}", "{{}}"]
+run = ["python", "train.py", "{data.digits}", "{data.base}", "{params.model.sizes}", "{{}}"]
 metrics = "metrics.json"
 code = ["nets/*.py"]
 data = ["files"]
@@ -117,6 +117,8 @@ def check_usable(recipe: Recipe) -> None:
     values |= {"out": "/build/out", "seed": "7", "threads": "2"}
     done: set[str] = set()
     for stage in recipe.stages.values():
+        for used in (stage.data, stage.params, stage.stages):
+            assert list(used) == sorted(set(used))
         named = {
             f"{kind}.{n}" for kind in ("data", "params", "stages") for n in vars_of(stage)[kind]
         }
