@@ -96,6 +96,7 @@ def make_sdist(
         for member, content in contents.items():
             entry = tarfile.TarInfo(f"{stem}/{member}")
             entry.size = len(content.encode())
+            entry.mtime = 315_532_800  # 1980: a zip archive, such as a wheel, holds nothing older
             archive.addfile(entry, io.BytesIO(content.encode()))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{stem}.tar.gz"
@@ -235,14 +236,19 @@ class _Handler(BaseHTTPRequestHandler):
     def _file(self, file: Path) -> None:
         content = file.read_bytes()
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        headers = {}
+        if self._index.hashes:  # the listing's digest tells a new file from the cached one
+            headers["Cache-Control"] = "max-age=31536000, immutable"
+        if self._index.ranges:
+            headers["Accept-Ranges"] = "bytes"
         if not wanted or not self._index.ranges:
-            self._send(200, content, {"Accept-Ranges": "bytes"} if self._index.ranges else {})
+            self._send(200, content, headers)
             return
         first, last = wanted.groups()
         start = int(first) if first else max(0, len(content) - int(last))
         end = min(int(last), len(content) - 1) if first and last else len(content) - 1
-        where = {"Content-Range": f"bytes {start}-{end}/{len(content)}"}
-        self._send(206, content[start : end + 1], where)
+        headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+        self._send(206, content[start : end + 1], headers)
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
         self.send_response(status)

@@ -22,7 +22,7 @@ from modelbuild.environment.indexes import pip_settings, scrubbed, uv_variables
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.locking import uv
 from modelbuild.locking.resolver import Question, Release
-from modelbuild.locking.wheels import architecture, platform_tags
+from modelbuild.locking.wheels import architecture
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 _FIRST_PIP_WITH_DATES = 26
@@ -34,16 +34,33 @@ def resolve(question: Question) -> tuple[Release, ...]:
     Raises UnavailableError where the target is another than the host: uv can resolve for it.
     """
     _check_target(question)
+    unfit: uv.NoWheelError | None = None
     with TemporaryDirectory(prefix="modelbuild-") as name:
         folder = Path(name)
-        command = [*_interpreter(question, folder), *_arguments(question, folder)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=_variables()
-        )
-        if done.returncode != 0:
-            raise _error(done.stderr, question)
-        accepted = _accepted(folder / "requirements.txt")
-    return _with_files(accepted, question)
+        interpreter = _interpreter(question, folder)
+        while True:
+            try:
+                accepted = _compile(question, interpreter, folder)
+            except ModelbuildError as error:
+                raise unfit or error from None
+            try:
+                return _with_files(accepted, question)
+            except uv.NoWheelError as error:
+                # pip-compile takes wheels for the host, whose glibc may be newer than the target's.
+                unfit = unfit or error
+                excluded = f"{error.package}!={accepted[error.package][0]}"
+                question = replace(question, constraints=(*question.constraints, excluded))
+
+
+def _compile(
+    question: Question, interpreter: list[str], folder: Path
+) -> dict[str, tuple[str, frozenset[str]]]:
+    """Version and accepted SHA-256 digests by name."""
+    command = [*interpreter, *_arguments(question, folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_variables())
+    if done.returncode != 0:
+        raise _error(done.stderr, question)
+    return _accepted(folder / "requirements.txt")
 
 
 def _check_target(question: Question) -> None:
@@ -101,7 +118,8 @@ def _arguments(question: Question, folder: Path) -> Iterator[str]:
     yield from ("--generate-hashes", "--no-reuse-hashes", "--allow-unsafe", "--strip-extras")
     yield from ("--no-header", "--no-annotate", "--no-config", "--quiet")
     yield from ("--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host")
-    yield from ("--pip-args", _pip_arguments(question))
+    no_binary = [f"--no-binary={name}" for name in question.from_source]
+    yield from ("--pip-args", " ".join(["--only-binary=:all:", *no_binary]))
     lines = [*question.constraints]
     lines += [f"-c {path}" for path in pip_settings().get("constraint", "").split()]
     if lines:
@@ -111,21 +129,11 @@ def _arguments(question: Question, folder: Path) -> Iterator[str]:
         yield from ("--uploaded-prior-to", uv.end_of_day(question.exclude_newer))
 
 
-def _pip_arguments(question: Question) -> str:
-    """The target's tags in place of the host's, which may have a newer glibc."""
-    arguments = ["--only-binary=:all:"]
-    arguments += [f"--no-binary={name}" for name in question.from_source]
-    if not question.from_source:  # pip takes these only where nothing is built
-        arguments += [f"--platform={tag}" for tag in platform_tags(question.platform)]
-    return " ".join(arguments)
-
-
 def _variables() -> dict[str, str]:
     return {**os.environ, "NO_COLOR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
 def _accepted(path: Path) -> dict[str, tuple[str, frozenset[str]]]:
-    """Version and accepted SHA-256 digests by name."""
     accepted: dict[str, tuple[str, frozenset[str]]] = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if pin := _PIN.match(line):

@@ -82,7 +82,7 @@ def backend_of(wheels: Sequence[LockedWheel]) -> str:
             return f"cu{major}{minor}"
     suffixes = [re.search(r"-cu(1\d)$", name) for name in versions if _ACCELERATOR.match(name)]
     if any(suffixes):
-        return max(f"cu{match[1]}0" for match in suffixes if match)
+        return max(f"cu{match[1]}" for match in suffixes if match)
     return "cpu" if "torch" in versions or "cpu" in labels else "none"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -19,10 +18,33 @@ from modelbuild.locking.resolver import OfferedFile, Question, Release
 _UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled", "dns error")
 
 
+class NoWheelError(UnavailableError):
+    """A package has no wheel for the target."""
+
+    def __init__(self, package: str, found: str, question: Question) -> None:
+        """`found` says what there is instead."""
+        names = ", ".join(f'"{name}"' for name in sorted({*question.from_source, package}))
+        if found.startswith("only a source distribution"):
+            hint = f"To build it from source, write under [environment]: from-source = [{names}]"
+        else:
+            hint = (
+                "Another version, Python or platform may have one. If it has a source "
+                "distribution, it can be built, with this line under [environment]: "
+                f"from-source = [{names}]"
+            )
+        wanted = f"CPython {question.python_minor}, {question.platform}"
+        super().__init__(
+            f"package '{package}' has no wheel for the recipe's target",
+            facts=[("wanted", wanted), ("found", found)],
+            hint=hint,
+        )
+        self.package = package
+
+
 def resolve(question: Question, *options: str) -> tuple[Release, ...]:
     """The releases that uv chooses, sorted by name. `options` are for `uv pip compile`.
 
-    Raises UnavailableError where a package has no file for the target, ModelbuildError otherwise.
+    Raises NoWheelError where a package has no file for the target, ModelbuildError otherwise.
     """
     import tomllib
 
@@ -111,7 +133,7 @@ def resolution_error(stderr: str, question: Question) -> ModelbuildError:
     """uv's reason in our words where it is about wheels or the network, else in its own."""
     text = scrubbed(stderr)
     if no_wheel := _no_wheel(text):
-        return no_wheel_error(*no_wheel, question)
+        return NoWheelError(*no_wheel, question)
     if any(sign in text for sign in _UNREACHABLE):
         return ModelbuildError(
             "packages can't be resolved: an index can't be reached, and what it has is not cached",
@@ -119,26 +141,6 @@ def resolution_error(stderr: str, question: Question) -> ModelbuildError:
             hint="Check the network, and the indexes of pip's and uv's configuration.",
         )
     return ModelbuildError("packages can't be resolved", facts=[("uv says", _reason(text))])
-
-
-def no_wheel_error(name: str, found: str, question: Question) -> UnavailableError:
-    """Package `name` has no wheel for the target; `found` says what it has."""
-    names = ", ".join(f'"{each}"' for each in sorted({*question.from_source, name}))
-    if "only a source distribution" in found:
-        hint = f"To build it from source, write under [environment]: from-source = [{names}]"
-    else:
-        hint = (
-            "Another version, Python or platform may have one. If it has a source distribution, "
-            f"it can be built, with this line under [environment]: from-source = [{names}]"
-        )
-    return UnavailableError(
-        f"package '{name}' has no wheel for the recipe's target",
-        facts=[
-            ("wanted", f"CPython {question.python_minor}, {question.platform}"),
-            ("found", found),
-        ],
-        hint=hint,
-    )
 
 
 def _no_wheel(text: str) -> tuple[str, str] | None:
@@ -159,4 +161,4 @@ def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith(("warning:", "Request failed after"))]
     kept = [re.sub(r"^(error|cause|hint): ", "", line) for line in lines]
-    return "\n".join(line for line in kept if line)[:2000].rstrip() or f"nothing{os.linesep}"
+    return "\n".join(line for line in kept if line)[:2000].rstrip() or "nothing"

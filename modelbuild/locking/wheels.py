@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from modelbuild.errors import InvalidInputError
 from modelbuild.locking.resolver import OfferedFile, Question, Release
-from modelbuild.locking.uv import no_wheel_error
+from modelbuild.locking.uv import NoWheelError
 
 if TYPE_CHECKING:
     from packaging.tags import Tag
@@ -59,7 +59,7 @@ def target_tags(question: Question) -> tuple[Tag, ...]:
 def choose_file(release: Release, tags: Sequence[Tag], question: Question) -> OfferedFile:
     """The wheel whose tag comes first in `tags`; of several, the highest build number.
 
-    Raises UnavailableError, which says what there is and which line of the recipe helps.
+    Raises NoWheelError, which says what there is and which line of the recipe helps.
     """
     from packaging.utils import parse_wheel_filename
 
@@ -75,5 +75,5 @@ def choose_file(release: Release, tags: Sequence[Tag], question: Question) -> Of
                 fitting.append((-best, build, file.filename, file))
     if not fitting:
         found = ", ".join(sorted(file.filename for file in release.files))
-        raise no_wheel_error(release.name, found, question)
+        raise NoWheelError(release.name, found, question)
     return max(fitting, key=lambda candidate: candidate[:3])[3]
