@@ -254,25 +254,20 @@ def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     assert refusal(path) == f"{len(data):,} bytes would unpack to 4,294,967,280"
 
 
-def test_a_packed_member_that_is_damaged_is_refused_when_it_is_read(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "a.npz", a=count(100_000))
+def test_a_packed_member_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", a=count(1000))
     data = bytearray((tmp_path / "a.npz").read_bytes())
-    data[2000:3000] = b"\xff" * 1000
-    tensor = read(write(tmp_path / "a.npz", bytes(data))).tensors["a"]
-    with pytest.raises(UnreadableTensorsError) as caught:
-        list(tensor.chunks(in_memory_order=True))
-    assert str(caught.value) == "its packed content is damaged"
+    name, extra = struct.unpack("<2H", data[26:30])
+    data[30 + name + extra] = 0x07  # a block of a type that does not exist
+    assert refusal(write(tmp_path / "a.npz", bytes(data))) == "its packed content is damaged"
 
 
-def test_a_packed_member_that_ends_early_is_refused_when_it_is_read(tmp_path: Path) -> None:
+def test_a_packed_member_that_ends_early_is_refused(tmp_path: Path) -> None:
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000,)}"
     data = bytearray(archive({"a.npy": npy(header, bytes(40))}, zipfile.ZIP_DEFLATED))
     entry_at = data.rfind(b"PK\1\2")
     data[entry_at + 24 : entry_at + 28] = struct.pack("<I", len(npy(header)) + 4000)
-    tensor = read(write(tmp_path / "a.npz", bytes(data))).tensors["a"]
-    with pytest.raises(UnreadableTensorsError) as caught:
-        list(tensor.chunks(in_memory_order=True))
-    assert str(caught.value) == "its packed content ends early"
+    assert refusal(write(tmp_path / "a.npz", bytes(data))) == "its packed content ends early"
 
 
 def test_a_directory_that_says_too_much_is_refused_in_bounded_memory(tmp_path: Path) -> None:
