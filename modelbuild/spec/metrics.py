@@ -11,6 +11,7 @@ from enum import StrEnum
 from modelbuild.spec.recipe import Tolerance
 
 MAX_BYTES = 1_000_000
+MAX_DEPTH = 32
 
 
 def parse_metrics(data: bytes, where: str) -> dict[str, float]:
@@ -23,17 +24,11 @@ def parse_metrics(data: bytes, where: str) -> dict[str, float]:
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"{where}: {len(data):,} bytes; a metrics file has at most {MAX_BYTES:,}")
-    try:
-        content = json.loads(data, object_pairs_hook=_Object)
-        if not isinstance(content, _Object):
-            raise ValueError(f"{where}: not a JSON object")
-        found = list(_flatten(content, "", where))
-    except RecursionError:
-        raise ValueError(f"{where}: nested too deeply") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from None
+    content = _json(data, where)
+    if not isinstance(content, _Object):
+        raise ValueError(f"{where}: not a JSON object")
     metrics: dict[str, float] = {}
-    for name, value in sorted(found):
+    for name, value in sorted(_flatten(content, (), where)):
         if name in metrics:
             raise ValueError(f"{where}: two metrics are named {name!r}")
         metrics[name] = value
@@ -44,12 +39,24 @@ class _Object(list[tuple[str, object]]):
     """A JSON object with all its pairs: a dictionary would drop the first of two equal keys."""
 
 
-def _flatten(content: _Object, prefix: str, where: str) -> Iterator[tuple[str, float]]:
+def _json(data: bytes, where: str) -> object:
+    try:
+        return json.loads(data, object_pairs_hook=_Object)
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON: {error}") from None
+
+
+def _flatten(content: _Object, parents: tuple[str, ...], where: str) -> Iterator[tuple[str, float]]:
+    if len(parents) > MAX_DEPTH:
+        raise ValueError(f"{where}: nested too deeply")
     for key, value in content:
-        name = f"{prefix}{key}"
+        path = (*parents, key)
         if isinstance(value, _Object):
-            yield from _flatten(value, f"{name}.", where)
+            yield from _flatten(value, path, where)
         elif isinstance(value, int | float) and not isinstance(value, bool):
+            name = ".".join(path)
             yield name, _finite(value, name, where)
 
 
