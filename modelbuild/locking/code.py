@@ -50,6 +50,12 @@ def recipe_code(recipe: Recipe, folder: Path) -> dict[str, LockedFile]:
 
 def _parts(recipe: Recipe, pattern: str) -> _Parts:
     parts = split_glob(pattern)
+    if parts[-1:] == (_LOCK_NAME,):
+        raise InvalidInputError(
+            f"{recipe.where('code.include')}: the lock can't be code",
+            facts=[("found", pattern)],
+            hint="The lock holds the digests of the code.",
+        )
     if ".." in parts or pattern.startswith("/"):
         raise InvalidInputError(
             f"{recipe.where('code.include')}: code outside the recipe's folder",

@@ -163,14 +163,14 @@ class _Search:
 
     def _literal(self, text: str) -> bool:
         """What a string in a program names; whether it names a script."""
-        if "*.py" in text or text == "-m":
+        if "*.py" in text or text in (".py", "-m"):
             raise _CannotTellError
         self._modules_named(text)
         return self._scripts_named(text)
 
     def _scripts_named(self, text: str) -> bool:
         """Scripts that a text names, in whatever folder: `worker.py`, `tools/worker.py`."""
-        endings = {f"/{_normal(name)}" for name in _FILE_NAME.findall(text)}
+        endings = {f"/{name.lstrip('./')}" for name in _FILE_NAME.findall(text)}
         named = [p for p in self._scripts if any(f"/{p}".endswith(e) for e in endings)]
         self._add(*named)
         return bool(named)

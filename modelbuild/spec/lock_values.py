@@ -51,7 +51,8 @@ class LockText:
     def error(
         self, key: Sequence[str], problem: str, facts: Sequence[tuple[str, str]] = ()
     ) -> InvalidInputError:
-        summary = f"{self.where(key)}: {'.'.join(map(toml_key, key))}: {problem}"
+        place = [self.where(key), ".".join(map(toml_key, key))]
+        summary = ": ".join([*filter(None, place), problem])
         return InvalidInputError(summary, facts=facts, hint=self._hint)
 
     def where(self, key: Sequence[str]) -> str:

@@ -1,0 +1,603 @@
+"""The lock as bytes: canonical, read again, and safe to merge."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelbuild.errors import InvalidInputError
+from modelbuild.spec.digest import Digest
+from modelbuild.spec.lock import (
+    Claim,
+    Lock,
+    LockedData,
+    LockedEnvironment,
+    LockedFile,
+    LockedRecipe,
+    LockedStage,
+    LockedWheel,
+)
+from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
+
+GOLDEN = Path(__file__).parent / "golden" / "lock-1.lock"
+RESTORE = "Restore model.lock as it was last committed, then run: modelbuild lock"
+
+
+def digest(text: str) -> Digest:
+    return Digest.of(text.encode())
+
+
+def a_wheel(name: str, version: str, licence: str = "BSD-3-Clause") -> LockedWheel:
+    return LockedWheel(
+        name=name,
+        version=version,
+        filename=f"{name}-{version}-cp311-cp311-manylinux_2_28_x86_64.whl",
+        sha256=digest(f"{name} {version}").hex,
+        bytes=1000 * len(name),
+        licence=licence,
+    )
+
+
+def an_environment(*wheels: LockedWheel) -> LockedEnvironment:
+    return LockedEnvironment(
+        python="3.11.7",
+        platform="x86_64-manylinux_2_28",
+        backend="cpu",
+        wheels=wheels,
+        interpreters=tuple(sorted([digest("one build"), digest("another build")])),
+    )
+
+
+def a_recipe(name: str, environment: LockedEnvironment, **stages: LockedStage) -> LockedRecipe:
+    return LockedRecipe(
+        name=name,
+        path=PurePosixPath(f"recipes/{name}/recipe.toml"),
+        environment=environment.key,
+        requires=("numpy>=2", "torch==2.13.0"),
+        resolver="uv",
+        runtime="1",
+        code={"train.py": LockedFile(digest=digest("train"), lines=88)},
+        data={},
+        params={"lr": 0.001},
+        seed=42,
+        hardware={"device": "cpu", "threads": 2},
+        stages=stages,
+    )
+
+
+def an_example() -> Lock:
+    """One of everything: the golden file."""
+    environment = an_environment(
+        a_wheel("numpy", "2.3.1"), a_wheel("torch", "2.13.0+cpu", 'Apache-2.0 AND "LICENSE.txt"')
+    )
+    claim = Claim(
+        numeric_class="c1a2b3c4d5e6",
+        derivation=digest("derivation of train"),
+        output=digest("output of train"),
+        bytes=91234,
+        parameters=18_218,
+        metrics={"loss": 1e-05, "accuracy": 0.97, "epochs": 3, "worst": float("-inf")},
+    )
+    evaluate = LockedStage(derivation=digest("evaluate"), code=("conf/base.yaml", "evaluate.py"))
+    train = LockedStage(derivation=claim.derivation, claims=(claim,))
+    digits = replace(
+        a_recipe("digits", environment, train=train, evaluate=evaluate),
+        exclude_newer="2026-01-31",
+        code={
+            "conf/base.yaml": LockedFile(digest=digest("yaml"), lines=3),
+            "evaluate.py": LockedFile(digest=digest("evaluate"), lines=40),
+            "my tool.sh": LockedFile(digest=digest("tool"), lines=2, executable=True),
+            "train.py": LockedFile(digest=digest("train"), lines=88),
+        },
+        data={
+            "digits": LockedData(
+                digest=digest("digits"),
+                file="digits.csv.gz",
+                files=1,
+                bytes=57_523,
+                rows=1797,
+                columns=("pixel", 'say "digit"'),
+                declared="package scikit-learn: sklearn/datasets/data/digits.csv.gz",
+                resolved="scikit-learn 1.7.0: sklearn/datasets/data/digits.csv.gz",
+            ),
+            "images": LockedData(digest=digest("images"), file=None, files=1000, bytes=10**9),
+        },
+        params={"lr": 0.001, "optimiser.betas": (0.9, 0.999), "name": "a\nb", "amp": False},
+    )
+    return Lock(
+        environments={environment.key: environment},
+        recipes={"digits": digits, "tabular": a_recipe("tabular", environment)},
+        classes={"c1a2b3c4d5e6": {"cpu": "AMD EPYC 7B13", "kernel": "6.1", "libm": "b3:9f86d08"}},
+    )
+
+
+def test_the_golden_lock_stays_readable() -> None:
+    assert parse_lock(GOLDEN.read_bytes()) == an_example()
+
+
+def test_the_golden_lock_is_what_is_written() -> None:
+    assert render_lock(an_example()).decode() == GOLDEN.read_text()
+
+
+def test_an_empty_lock_is_read_again() -> None:
+    assert parse_lock(render_lock(Lock())) == Lock()
+
+
+names = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+file_names = texts.filter(lambda text: text not in ("", ".", "..") and "/" not in text)
+paths = st.lists(file_names, min_size=1, max_size=3).map("/".join)
+counts = st.integers(0, 2**50)
+digests = st.binary(max_size=4).map(Digest.of)
+numbers = st.floats(allow_nan=False) | st.integers(-(2**63), 2**63)
+params = st.recursive(
+    texts | numbers | st.booleans(), lambda inner: st.lists(inner, max_size=3).map(tuple)
+)
+wheels = st.builds(
+    LockedWheel,
+    name=names,
+    version=texts,
+    filename=file_names,
+    sha256=digests.map(lambda each: each.hex),
+    bytes=counts,
+    licence=texts,
+)
+environments = st.builds(
+    LockedEnvironment,
+    python=texts,
+    platform=texts,
+    backend=texts,
+    wheels=st.lists(wheels, max_size=3, unique_by=lambda wheel: wheel.name).map(
+        lambda found: tuple(sorted(found, key=lambda wheel: wheel.name))
+    ),
+    interpreters=st.sets(digests, max_size=2).map(lambda found: tuple(sorted(found))),
+)
+claims = st.builds(
+    Claim,
+    numeric_class=st.sampled_from(["c0", "c1", "c2"]),
+    derivation=digests,
+    output=digests,
+    bytes=counts,
+    parameters=st.none() | counts,
+    metrics=st.dictionaries(texts, numbers, max_size=2),
+)
+data_tables = st.builds(
+    LockedData,
+    digest=digests,
+    file=st.none() | file_names,
+    files=counts,
+    bytes=counts,
+    declared=texts,
+    resolved=st.none() | texts,
+    rows=st.none() | counts,
+    columns=st.none() | st.lists(texts, max_size=3).map(tuple),
+)
+
+
+@st.composite
+def recipes(draw: st.DrawFn, name: str, environments: list[str]) -> LockedRecipe:
+    files = st.builds(LockedFile, digest=digests, lines=counts, executable=st.booleans())
+    code = draw(st.dictionaries(paths, files, max_size=3))
+    some_code = st.sets(st.sampled_from(sorted(code) or [""]), max_size=3)
+    stages = st.builds(
+        LockedStage,
+        derivation=digests,
+        code=st.none() | some_code.map(lambda found: tuple(sorted(found & code.keys()))),
+        claims=st.lists(claims, max_size=3, unique_by=lambda claim: claim.numeric_class).map(
+            lambda found: tuple(sorted(found, key=lambda claim: claim.numeric_class))
+        ),
+    )
+    return LockedRecipe(
+        name=name,
+        path=PurePosixPath(name) / "recipe.toml",
+        environment=draw(st.sampled_from(environments)),
+        requires=tuple(sorted(draw(st.sets(texts, max_size=3)))),
+        resolver=draw(texts),
+        runtime=draw(texts),
+        code=code,
+        data=draw(st.dictionaries(names, data_tables, max_size=2)),
+        params=draw(st.dictionaries(texts, params, max_size=3)),
+        seed=draw(st.integers(-5, 2**40)),
+        hardware=draw(st.dictionaries(names, texts | counts, max_size=2)),
+        stages=draw(st.dictionaries(names, stages, max_size=2)),
+        exclude_newer=draw(st.none() | texts),
+    )
+
+
+@st.composite
+def locks(draw: st.DrawFn) -> Lock:
+    found = {each.key: each for each in draw(st.lists(environments, min_size=1, max_size=2))}
+    recipe_names = draw(st.sets(names, max_size=3))
+    facts = st.dictionaries(texts, texts, min_size=1, max_size=2)
+    return Lock(
+        environments=found,
+        recipes={name: draw(recipes(name, sorted(found))) for name in sorted(recipe_names)},
+        classes={key: draw(facts) for key in ("c0", "c1", "c2")},
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(locks())
+def test_what_is_written_is_read_again(lock: Lock) -> None:
+    data = render_lock(lock)
+    for found in (parse_lock(data), open_lock(data)):
+        assert found == lock
+        assert render_lock(found) == data
+        for key, environment in lock.environments.items():
+            assert found.environments[key].interpreters == environment.interpreters
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_damage_is_an_error_of_ours_or_harmless(data: st.DataObject) -> None:
+    good = GOLDEN.read_bytes()
+    at = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(at, min(len(good), at + 40)))
+    damaged = good[:at] + data.draw(st.binary(max_size=8)) + good[end:]
+    try:
+        lock = parse_lock(damaged)
+    except InvalidInputError:
+        pass
+    else:
+        assert parse_lock(render_lock(lock)) == lock
+        assert open_lock(damaged) == lock
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_lines_in_another_order_are_read_part_by_part_as_in_the_whole(data: st.DataObject) -> None:
+    lines = GOLDEN.read_text().splitlines(keepends=True)
+    first = data.draw(st.integers(0, len(lines) - 1))
+    line = data.draw(st.sampled_from(["", "  ", "\t", "\n", "\r"])) + lines.pop(first)
+    lines.insert(data.draw(st.integers(0, len(lines))), line)
+    text = "".join(lines).encode()
+    try:
+        whole = parse_lock(text)
+    except InvalidInputError:
+        return
+    assert open_lock(text) == whole
+
+
+def test_a_string_that_holds_a_table_is_a_string() -> None:
+    text = GOLDEN.read_text().replace(
+        'backend = "cpu"', 'backend = """cpu\n\n[recipes.other]\nseed = 1\n"""'
+    )
+    assert sorted(open_lock(text.encode()).recipes) == ["digits", "tabular"]
+
+
+def failure(data: bytes | str) -> str:
+    with pytest.raises(InvalidInputError) as caught:
+        parse_lock(data.encode() if isinstance(data, str) else data)
+    return str(caught.value)
+
+
+def edited(before: str, after: str) -> str:
+    text = GOLDEN.read_text()
+    assert before in text
+    return text.replace(before, after, 1)
+
+
+def line_of(text: str, start: str) -> int:
+    return next(i for i, line in enumerate(text.split("\n"), start=1) if line.startswith(start))
+
+
+def test_conflict_markers_are_told_before_anything_else() -> None:
+    text = edited("seed = 42", "<<<<<<< HEAD\nseed = 42\n=======\nseed = 43\n>>>>>>> b\xff")
+    assert failure(text.encode("latin-1")) == (
+        f"model.lock:{line_of(text, '<<<<<<<')}: a merge conflict is not resolved\n"
+        "  found: <<<<<<< HEAD\n"
+        "Run: modelbuild lock"
+    )
+
+
+def test_a_conflict_marker_that_was_left_over_is_told() -> None:
+    text = edited("seed = 42", "seed = 42\n>>>>>>> theirs")
+    assert "a merge conflict is not resolved\n  found: >>>>>>> theirs" in failure(text)
+
+
+def test_signs_of_a_conflict_within_a_line_are_content() -> None:
+    lock = an_example()
+    facts = {"c1a2b3c4d5e6": {"cpu": "<<<<<<< ======= >>>>>>>"}}
+    assert parse_lock(render_lock(replace(lock, classes=facts))).classes == facts
+
+
+def test_what_is_not_toml_is_told_with_its_line() -> None:
+    text = edited('resolver = "uv"', 'resolver = "uv')
+    assert failure(text) == (
+        f"model.lock:{line_of(text, 'resolver')}: not TOML\n"
+        f"  found: Illegal character '\\n'\n{RESTORE}"
+    )
+
+
+def test_a_part_that_is_not_toml_is_told_with_its_line_in_the_file() -> None:
+    text = edited('resolver = "uv"', 'resolver = "uv').encode()
+    with pytest.raises(InvalidInputError) as caught:
+        _ = open_lock(text).recipes["digits"]
+    assert str(caught.value) == failure(text)
+
+
+def test_what_is_not_utf_8_is_told_with_its_line() -> None:
+    data = GOLDEN.read_bytes().replace(b"AMD", b"AM\xff")
+    line = line_of(GOLDEN.read_text(), "cpu = ")
+    assert failure(data) == f"model.lock:{line}: not UTF-8\n  found: byte 0xff\n{RESTORE}"
+
+
+def test_a_newer_schema_asks_for_an_update() -> None:
+    assert failure(edited("schema = 1", "schema = 2\nnew = true")) == (
+        "model.lock:2: written by another version of modelbuild\n"
+        "  wanted: schema = 1\n"
+        "  found:  schema = 2\n"
+        "Update modelbuild: pip install --upgrade modelbuild"
+    )
+
+
+def test_a_lock_without_a_schema_is_refused() -> None:
+    assert failure("") == f"model.lock: 'schema' is missing\n{RESTORE}"
+
+
+def test_an_edited_environment_does_not_match_its_name() -> None:
+    key = next(iter(an_example().environments))
+    text = edited('version = "2.3.1"', 'version = "2.3.2"')
+    other = an_environment(
+        replace(a_wheel("numpy", "2.3.1"), version="2.3.2"), a_wheel("torch", "2.13.0+cpu")
+    )
+    assert failure(text) == (
+        f"model.lock:4: environments.{key}: the environment's content does not match its name\n"
+        f"  name:    {key}\n"
+        f"  content: {other.key}\n{RESTORE}"
+    )
+
+
+def test_a_wrong_type_names_line_key_wanted_and_found() -> None:
+    text = edited('resolver = "uv"', "resolver = ['uv']")
+    assert failure(text) == (
+        f"model.lock:{line_of(text, 'resolver')}: recipes.digits.resolver: not what belongs here\n"
+        f'  wanted: a string\n  found:  ["uv"]\n{RESTORE}'
+    )
+
+
+def test_a_bad_digest_in_an_inline_table_is_told_with_its_line() -> None:
+    text = edited(str(digest("yaml")), "b3:123")
+    line = line_of(text, '"conf/base.yaml" =')
+    assert failure(text) == (
+        f"model.lock:{line}: "
+        'recipes.digits.code."conf/base.yaml".digest: not what belongs here\n'
+        f'  wanted: b3: and 64 hexadecimal digits\n  found:  "b3:123"\n{RESTORE}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("seed = 42\n", "", "recipes.digits: 'seed' is missing"),
+        ("seed = 42", "seed = 42\nsede = 1", "recipes.digits.sede: unknown key"),
+        ("seed = 42", "seed = true", "wanted: an integer\n  found:  true"),
+        ("lines = 88", "lines = -1", "wanted: an integer, not below 0\n  found:  -1"),
+        ("executable = true", "executable = 1", "wanted: true or false\n  found:  1"),
+        ('"evaluate.py" =', '"../evaluate.py" =', "wanted: a path without .., relative"),
+        ('path = "recipes/', 'path = "/recipes/', "wanted: a path without .., relative"),
+        ('file = "digits.csv.gz"', 'file = "../digits"', "wanted: the name of a file"),
+        ("accuracy = 0.97", 'accuracy = "high"', 'wanted: a number\n  found:  "high"'),
+        ("lr = 0.001", "lr = 2026-01-31", "found:  2026-01-31"),
+        ("threads = 2", "threads = 2.5", "wanted: a string or an integer\n  found:  2.5"),
+        ('"numpy>=2",\n', '"zlib",\n', "wanted: an array of strings, sorted, none twice"),
+        ('"numpy>=2",\n', '"torch==2.13.0",\n', "wanted: an array of strings, sorted, none twice"),
+        ('kernel = "6.1"', "kernel = 6.1", "classes.c1a2b3c4d5e6.kernel: not what belongs here"),
+        ("lr = 0.001", "", ""),
+        ("[recipes.digits.params]", "[recipes.digits.more]", "recipes.digits.more: unknown key"),
+        ("[recipes.digits.params]", "[more]", "more: unknown key"),
+    ],
+)
+def test_what_does_not_belong_is_refused(before: str, after: str, problem: str) -> None:
+    text = edited(before, after)
+    if problem:
+        assert problem in failure(text)
+    else:
+        assert "lr" not in parse_lock(text.encode()).recipes["digits"].params
+
+
+def test_a_recipe_must_name_an_environment_that_is_there() -> None:
+    key = next(iter(an_example().environments))
+    text = edited(f'environment = "{key}"', 'environment = "000000000000"')
+    assert failure(text) == (
+        f"model.lock:{line_of(text, 'environment = ')}: recipes.digits.environment: "
+        "names an environment that the lock does not have\n"
+        f"  found: 000000000000\n{RESTORE}"
+    )
+
+
+def test_a_claim_must_name_a_class_that_is_there() -> None:
+    text = edited("[classes.c1a2b3c4d5e6]", "[classes.c000]")
+    assert failure(text) == (
+        f"model.lock:{line_of(text, '[recipes.digits.stages.train.claims]')}: "
+        "recipes.digits.stages.train.claims: names a numeric class that the lock does not have\n"
+        f"  found: c1a2b3c4d5e6\n{RESTORE}"
+    )
+
+
+def test_a_stage_must_name_code_that_is_there() -> None:
+    text = edited('  "conf/base.yaml",\n  "evaluate.py",', '  "conf/other.yaml",')
+    assert "names a file that the recipe's code does not have\n  found: conf/other.yaml" in failure(
+        text
+    )
+
+
+def test_two_recipes_of_one_file_are_refused() -> None:
+    text = edited('path = "recipes/tabular/', 'path = "recipes/digits/')
+    assert failure(text) == (
+        f"model.lock:{line_of(text, '[recipes.tabular]') + 1}: recipes.tabular.path: "
+        "two recipes are locked for recipes/digits/recipe.toml\n"
+        f"  found: digits, tabular\n{RESTORE}"
+    )
+
+
+def test_a_table_that_lost_its_entries_is_refused() -> None:
+    text = GOLDEN.read_text()
+    start = text.index("[recipes.tabular.code]\n") + len("[recipes.tabular.code]\n")
+    without = text[:start] + text[text.index("\n\n", start) :]
+    assert "recipes.tabular.code: a table without entries" in failure(without)
+
+
+def test_characters_that_a_reviewer_does_not_see_are_written_as_escapes() -> None:
+    hidden = {"c": {"cpu": "a\u202eb\u200bc\x85\u2028\x7f\x00"}}
+    data = render_lock(Lock(classes=hidden))
+    assert b'cpu = "a\\u202Eb\\u200Bc\\u0085\\u2028\\u007F\\u0000"' in data
+    assert parse_lock(data).classes == hidden
+
+
+def test_every_entry_has_a_line() -> None:
+    for line in GOLDEN.read_text().splitlines():
+        assert len(line) < 400
+        assert line == line.rstrip()
+        assert line.startswith(("  ", "]", "#", "[")) or not line or " = " in line
+
+
+# Merging, by git itself.
+
+
+def merged(ours: Lock, base: Lock, theirs: Lock, folder: Path, *options: str) -> bytes:
+    for name, lock in (("ours", ours), ("base", base), ("theirs", theirs)):
+        (folder / name).write_bytes(render_lock(lock))
+    command = ["git", "merge-file", "-p", *options, "ours", "base", "theirs"]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=False).stdout
+
+
+def with_claim(lock: Lock, numeric_class: str) -> Lock:
+    digits = lock.recipes["digits"]
+    train = digits.stages["train"]
+    claim = replace(train.claims[0], numeric_class=numeric_class)
+    found = tuple(sorted([*train.claims, claim], key=lambda claim: claim.numeric_class))
+    stages = {**digits.stages, "train": replace(train, claims=found)}
+    return replace(
+        lock,
+        recipes={**lock.recipes, "digits": replace(digits, stages=stages)},
+        classes={**lock.classes, numeric_class: {"cpu": numeric_class}},
+    )
+
+
+def test_claims_made_on_two_branches_merge(tmp_path: Path) -> None:
+    base = an_example()
+    ours, theirs = with_claim(base, "aaaaaaaaaaaa"), with_claim(base, "ffffffffffff")
+    both = parse_lock(merged(ours, base, theirs, tmp_path))
+    assert both == with_claim(ours, "ffffffffffff")
+
+
+def with_recipe(lock: Lock, name: str, version: str, seed: int) -> Lock:
+    licence = 'Apache-2.0 AND "LICENSE.txt"'
+    environment = an_environment(a_wheel("numpy", "2.3.1"), a_wheel("torch", version, licence))
+    stage = LockedStage(derivation=digest(f"{name} {seed}"))
+    recipe = replace(a_recipe(name, environment, train=stage), seed=seed)
+    return replace(
+        lock,
+        environments={**lock.environments, environment.key: environment},
+        recipes={**lock.recipes, name: recipe},
+    )
+
+
+def test_recipes_added_in_different_places_merge(tmp_path: Path) -> None:
+    base = an_example()
+    ours = with_recipe(base, "aaa", "2.13.0+cpu", 1)
+    theirs = with_recipe(base, "zzz", "2.13.0+cpu", 2)
+    assert parse_lock(merged(ours, base, theirs, tmp_path)) == with_recipe(
+        ours, "zzz", "2.13.0+cpu", 2
+    )
+
+
+@pytest.mark.parametrize("options", [[], ["--union"]])
+def test_two_changes_of_one_environment_do_not_pass_for_one(
+    options: list[str], tmp_path: Path
+) -> None:
+    base = with_recipe(Lock(), "digits", "2.13.0", 1)
+    ours = with_recipe(Lock(), "digits", "2.13.1", 1)
+    theirs = with_recipe(Lock(), "digits", "2.14.0", 1)
+    with pytest.raises(InvalidInputError):
+        parse_lock(merged(ours, base, theirs, tmp_path, *options))
+
+
+def test_two_results_of_one_class_do_not_pass_for_one(tmp_path: Path) -> None:
+    base = an_example()
+    ours = with_claim(base, "ffffffffffff")
+    digits = ours.recipes["digits"]
+    train = digits.stages["train"]
+    other = tuple(replace(claim, output=digest("other")) for claim in train.claims)
+    stages = {**digits.stages, "train": replace(train, claims=other)}
+    theirs = replace(ours, recipes={**ours.recipes, "digits": replace(digits, stages=stages)})
+    data = merged(ours, base, theirs, tmp_path, "--union")
+    with pytest.raises(InvalidInputError, match="not TOML"):
+        parse_lock(data)
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_merge_by_lines_is_right_or_noticed(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    seeds = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.integers(1, 3))
+    version = st.sampled_from(["2.13.0", "2.13.1"])
+
+    def drawn() -> dict[str, Lock]:
+        chosen = data.draw(seeds)
+        return {
+            name: with_recipe(Lock(), name, data.draw(version), s) for name, s in chosen.items()
+        }
+
+    def together(parts: dict[str, Lock]) -> Lock:
+        environments = {k: v for part in parts.values() for k, v in part.environments.items()}
+        found = {name: part.recipes[name] for name, part in parts.items()}
+        return Lock(environments=environments, recipes=found)
+
+    base, ours, theirs = drawn(), drawn(), drawn()
+    folder = tmp_path_factory.mktemp("merge")
+    text = merged(together(ours), together(base), together(theirs), folder)
+    try:
+        found = parse_lock(text)
+    except InvalidInputError:
+        return
+    expected = {
+        name: theirs.get(name) if base.get(name) == ours.get(name) else ours.get(name)
+        for name in base | ours | theirs
+    }
+    right = together({name: part for name, part in expected.items() if part})
+    assert found.recipes == right.recipes
+
+
+# Time.
+
+
+def a_large_lock(recipes: int = 10, packages: int = 60, stages: int = 2) -> Lock:
+    lock = Lock(classes={"c1a2b3c4d5e6": {"cpu": "AMD EPYC 7B13"}})
+    for number in range(recipes):
+        found = [a_wheel(f"package-{each:02}", f"1.{number}") for each in range(packages)]
+        environment = an_environment(*found)
+        claim = an_example().recipes["digits"].stages["train"].claims[0]
+        stage = LockedStage(derivation=claim.derivation, code=("train.py",), claims=(claim,))
+        recipe = a_recipe(
+            f"recipe-{number}", environment, **{f"stage-{each}": stage for each in range(stages)}
+        )
+        lock = replace(
+            lock,
+            environments={**lock.environments, environment.key: environment},
+            recipes={**lock.recipes, recipe.name: recipe},
+        )
+    return lock
+
+
+def best_of_five(data: bytes, *, whole: bool) -> float:
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        lock = parse_lock(data) if whole else open_lock(data)
+        assert lock.environments[lock.recipes["recipe-3"].environment].wheels
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def test_one_recipe_of_many_is_read_without_the_others() -> None:
+    data = render_lock(a_large_lock())
+    assert best_of_five(data, whole=False) < best_of_five(data, whole=True) / 3
