@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from modelbuild.errors import DigestMismatchError
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedRecipe
 from modelbuild.spec.recipe import Recipe, Stage
-from modelbuild.spec.references import expand, render_param
+from modelbuild.spec.references import expand, render_param, variable_suffix
 from modelbuild.spec.variables import stage_variables
 
 OUT = "/build/out"
@@ -114,7 +113,4 @@ class StageInputs:
 
 
 def _named(kind: str, values: Mapping[str, str]) -> dict[str, str]:
-    return {
-        f"MODELBUILD_{kind}_{re.sub(r'[^A-Z0-9]', '_', name.upper())}": value
-        for name, value in values.items()
-    }
+    return {f"MODELBUILD_{kind}_{variable_suffix(name)}": text for name, text in values.items()}

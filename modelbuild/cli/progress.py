@@ -16,6 +16,7 @@ from modelbuild.store.realisations import Realisation
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.text import Text
 
 
 @contextmanager
@@ -96,7 +97,7 @@ class LiveProgress(Silent):
             )
             self._live.start()
 
-    def _render(self) -> object:
+    def _render(self) -> Text:
         from rich.text import Text
 
         elapsed = seconds(time.monotonic() - self._started)
