@@ -148,8 +148,8 @@ class LocalIndex:
     """Serves the wheels and sdists of `folder` over HTTP on the loopback, in a thread of its own.
 
     With `user` and `password` it asks for basic authentication, for files too. `requests` lists
-    the (method, path) pairs so far. `ranges=False` makes it ignore Range, as simple servers do;
-    `hashes=False` leaves out the digests.
+    the (method, path) pairs so far, `sent` counts the bytes of the answers. `ranges=False` makes
+    it ignore Range, as simple servers do; `hashes=False` leaves out the digests.
     """
 
     def __init__(
@@ -165,6 +165,7 @@ class LocalIndex:
         self.ranges = ranges
         self.hashes = hashes
         self.requests: list[tuple[str, str]] = []
+        self.sent = 0
         self._user, self._password = user, password
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -257,6 +258,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
+            self._index.sent += len(body)
             with suppress(ConnectionError):
                 self.wfile.write(body)
 

@@ -20,6 +20,9 @@ from modelbuild.spec.recipe import Device, Environment
 
 PYTHON = ".".join(map(str, __import__("sys").version_info[:3]))
 MINOR = PYTHON.rpartition(".")[0]
+both_resolvers = pytest.mark.parametrize(
+    "resolver", ["uv", pytest.param("pip-tools", marks=pytest.mark.slow)]
+)
 CP = "cp" + MINOR.replace(".", "")
 
 
@@ -232,7 +235,7 @@ def test_a_locked_file_that_is_gone_is_replaced_and_reported(wheels: Path) -> No
 
 
 @pytest.mark.parametrize("hashes", [True, False])
-@pytest.mark.parametrize("resolver", ["uv", "pip-tools"])
+@both_resolvers
 def test_a_wheel_with_other_bytes_under_its_name_is_exit_code_5(
     resolver: str,
     hashes: bool,
@@ -287,7 +290,7 @@ def test_what_was_read_of_a_wheel_is_cached_by_its_digest(
 # -- wheels only ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("resolver", ["uv", "pip-tools"])
+@both_resolvers
 def test_a_package_without_wheels_names_the_line_that_allows_building_it(
     resolver: str, wheels: Path
 ) -> None:
@@ -324,7 +327,7 @@ def test_wheels_for_other_pythons_are_named(wheels: Path) -> None:
     assert caught.value.facts[1] == ("found", "version 1.0 for cp310")
 
 
-@pytest.mark.parametrize("resolver", ["uv", "pip-tools"])
+@both_resolvers
 def test_from_source_pins_the_sdist_of_that_package_alone(resolver: str, wheels: Path) -> None:
     sdist = make_sdist(wheels, "source", "1.0", requires=["beta"], licence="ISC")
     make_wheel(wheels, "source", "1.0", requires=["beta"])
@@ -362,7 +365,7 @@ def test_a_conflict_is_told_in_uvs_words(wheels: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("resolver", ["uv", "pip-tools"])
+@both_resolvers
 def test_a_package_that_is_nowhere_is_named(resolver: str, wheels: Path) -> None:
     with pytest.raises(ModelbuildError, match="can't be resolved") as caught:
         resolve("no-such-package", resolver=resolver)
@@ -420,6 +423,7 @@ def test_an_unknown_platform_or_resolver_is_refused(wheels: Path) -> None:
 # -- pip-tools ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["folder", "index", "index without hashes"])
 def test_both_resolvers_lock_the_same(
     place: str, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -458,6 +462,7 @@ def test_both_resolvers_lock_the_same(
     }
 
 
+@pytest.mark.slow
 def test_pip_tools_keeps_what_is_locked(wheels: Path) -> None:
     make_wheel(wheels, "alpha", "1.0", requires=["beta"])
     make_wheel(wheels, "beta", "1.0")
@@ -494,7 +499,7 @@ def test_pip_tools_without_the_targets_python_names_uv(wheels: Path) -> None:
     assert 'resolver = "uv"' in caught.value.hint
 
 
-@pytest.mark.parametrize("resolver", ["uv", "pip-tools"])
+@both_resolvers
 def test_pips_constraints_are_honoured(
     resolver: str, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

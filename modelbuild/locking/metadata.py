@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from modelbuild.environment.indexes import IndexAccess, scrubbed, uv_variables
-from modelbuild.errors import ModelbuildError
+from modelbuild.errors import DigestMismatchError, ModelbuildError
 from modelbuild.locking.resolver import OfferedFile
 
 _TAIL = 64 * 1024
@@ -106,7 +106,12 @@ def _of_file(path: Path, file: OfferedFile) -> FileFacts:
     import hashlib
 
     with path.open("rb") as content:
-        sha256 = file.sha256 or hashlib.file_digest(content, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    if file.sha256 not in (None, sha256):
+        raise DigestMismatchError(
+            f"digest mismatch in {file.filename}: it is not what the index says it is",
+            facts=[("index", f"sha256:{file.sha256}"), ("found", f"sha256:{sha256}")],
+        )
     metadata = _of_archive(path) if file.filename.endswith(".whl") else _of_sdist(path)
     return FileFacts(sha256=sha256, bytes=path.stat().st_size, licence=licence(metadata))
 

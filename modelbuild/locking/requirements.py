@@ -6,10 +6,11 @@ requirements that are not of the plain form `name[extra]>=1,<2`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from modelbuild.errors import InvalidInputError
@@ -106,7 +107,7 @@ def _of_project(recipe: Recipe, workspace: Path) -> Iterator[str]:
     import tomllib
 
     where = recipe.where("environment.project")
-    path = _inside(workspace, workspace / recipe.folder / str(recipe.environment.project), where)
+    path = _inside(workspace, recipe.folder / str(recipe.environment.project), where)
     shown = str(path.relative_to(workspace))
     try:
         content = tomllib.loads(_text(path, shown, where))
@@ -118,10 +119,10 @@ def _of_project(recipe: Recipe, workspace: Path) -> Iterator[str]:
             f"{shown}: [project] dependencies are dynamic, only its build backend knows them",
             hint="Write them into [project], or name a requirements file in [environment].",
         )
-    texts = [*project.get("dependencies", ())]
+    texts = [*_strings(project, "dependencies", shown)]
     for extra in recipe.environment.extras:
         texts += _extra(project, extra, shown, recipe.where("environment.extras"))
-    found = [normalised(str(text), shown) for text in texts]
+    found = [normalised(text, shown) for text in texts]
     _refuse_sources(content, found, shown)
     own = _canonical(str(project.get("name", "")))
     return (text for text in found if _name(text) != own)
@@ -135,7 +136,8 @@ def _extra(
     seen: frozenset[str] = frozenset(),
 ) -> Iterator[str]:
     """An extra's requirements, with those of the project's other extras that it names."""
-    extras = {_canonical(n): texts for n, texts in project.get("optional-dependencies", {}).items()}
+    groups = project.get("optional-dependencies", {})
+    extras = {_canonical(name): _strings(groups, name, shown) for name in groups}
     if _canonical(extra) not in extras:
         raise InvalidInputError(
             f"{where}: {shown} has no extra '{extra}'",
@@ -171,6 +173,13 @@ def _table(content: Mapping[str, Any], key: str, shown: str) -> Mapping[str, Any
     return table
 
 
+def _strings(table: Mapping[str, Any], key: str, shown: str) -> list[str]:
+    value = table.get(key, [])
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise InvalidInputError(f"{shown}: [project] {key} is not a list of strings")
+    return value
+
+
 # -- requirements files ---------------------------------------------------------------------------
 
 
@@ -181,8 +190,9 @@ class _Reader:
     workspace: Path
     seen: set[tuple[Path, bool]] = field(default_factory=set)
 
-    def read(self, path: Path, constraints: bool, where: str) -> Iterator[str]:
-        path = _inside(self.workspace, path, where)
+    def read(self, relative: PurePath, constraints: bool, where: str) -> Iterator[str]:
+        """`relative` to the workspace."""
+        path = _inside(self.workspace, relative, where)
         if (path, constraints) in self.seen:
             return
         self.seen.add((path, constraints))
@@ -194,7 +204,8 @@ class _Reader:
         option = re.match(r"(-[rc]|--requirements?|--constraints?)(?:\s+|=|(?<=-[rc]))(\S.*)", line)
         if option:
             narrows = constraints or option[1] in ("-c", "--constraint", "--constraints")
-            yield from self.read(path.parent / option[2].strip("\"'"), narrows, where)
+            folder = path.parent.relative_to(self.workspace)
+            yield from self.read(folder / option[2].strip("\"'"), narrows, where)
         elif line.startswith("-") and not re.match(r"-e\b|--editable\b", line):
             _refuse_option(line, where)
         elif "--hash" in line:
@@ -207,7 +218,7 @@ class _Reader:
 
 
 def _of_requirements_file(recipe: Recipe, workspace: Path) -> Iterator[str]:
-    path = workspace / recipe.folder / str(recipe.environment.requirements)
+    path = recipe.folder / str(recipe.environment.requirements)
     return _Reader(workspace).read(path, False, recipe.where("environment.requirements"))
 
 
@@ -239,15 +250,11 @@ def _refuse_option(line: str, where: str) -> NoReturn:
 # -- files ----------------------------------------------------------------------------------------
 
 
-def _inside(workspace: Path, path: Path, where: str) -> Path:
-    import os
-
-    plain = Path(os.path.normpath(path))
-    if not plain.is_relative_to(workspace):
-        raise InvalidInputError(
-            f"{where}: the path leaves the workspace", facts=[("found", str(plain))]
-        )
-    return plain
+def _inside(workspace: Path, relative: PurePath, where: str) -> Path:
+    plain = os.path.normpath(relative)
+    if os.path.isabs(plain) or plain.split(os.sep)[0] == os.pardir:
+        raise InvalidInputError(f"{where}: the path leaves the workspace", facts=[("found", plain)])
+    return workspace / plain
 
 
 def _text(path: Path, shown: str, where: str) -> str:
