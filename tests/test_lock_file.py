@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelbuild.errors import InvalidInputError
+from modelbuild.errors import InvalidInputError, NotReproducibleError
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import (
     Claim,
@@ -23,6 +23,7 @@ from modelbuild.spec.lock import (
     LockedStage,
     LockedWheel,
 )
+from modelbuild.spec.lock_conflict import agreed_lock
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
 
 GOLDEN = Path(__file__).parent / "golden" / "lock-1.lock"
@@ -444,6 +445,19 @@ def test_a_table_that_lost_its_entries_is_refused() -> None:
     assert "recipes.tabular.code: a table without entries" in failure(without)
 
 
+def test_a_class_without_facts_is_refused() -> None:
+    text = GOLDEN.read_text()
+    without = text[: text.index("cpu = ")]
+    assert "classes.c1a2b3c4d5e6: a table without entries" in failure(without)
+
+
+def test_interpreters_that_two_branches_accepted_are_read_in_any_order() -> None:
+    lines = GOLDEN.read_text().split("\n")
+    start = lines.index("interpreters = [")
+    lines[start + 1 : start + 3] = [lines[start + 2], lines[start + 1], lines[start + 2]]
+    assert render_lock(parse_lock("\n".join(lines).encode())) == GOLDEN.read_bytes()
+
+
 def test_characters_that_a_reviewer_does_not_see_are_written_as_escapes() -> None:
     hidden = {"c": {"cpu": "a\u202eb\u200bc\x85\u2028\x7f\x00"}}
     data = render_lock(Lock(classes=hidden))
@@ -565,6 +579,73 @@ def test_a_merge_by_lines_is_right_or_noticed(
     }
     right = together({name: part for name, part in expected.items() if part})
     assert found.recipes == right.recipes
+
+
+def test_a_conflict_keeps_what_both_sides_agree_on(tmp_path: Path) -> None:
+    base = with_recipe(Lock(), "digits", "2.13.0", 1)
+    base = with_recipe(base, "tabular", "2.13.0", 1)
+    ours = with_recipe(base, "digits", "2.13.1", 2)
+    theirs = with_recipe(base, "digits", "2.14.0", 3)
+    for options in ([], ["--diff3"]):
+        found = agreed_lock(merged(ours, base, theirs, tmp_path, *options))
+        assert found.recipes["tabular"] == base.recipes["tabular"]
+        assert found.recipes["digits"] == ours.recipes["digits"]
+        assert found.environments == {**ours.environments, **theirs.environments}
+
+
+def test_a_conflict_between_claims_of_two_classes_keeps_both(tmp_path: Path) -> None:
+    base = an_example()
+    ours, theirs = with_claim(base, "aaaaaaaaaaaa"), with_claim(base, "bbbbbbbbbbbb")
+    data = merged(ours, base, theirs, tmp_path)
+    assert "a merge conflict is not resolved" in failure(data)
+    assert agreed_lock(data) == with_claim(ours, "bbbbbbbbbbbb")
+
+
+def test_a_conflict_over_data_forgets_the_data(tmp_path: Path) -> None:
+    def with_data(content: str) -> Lock:
+        recipe = lock.recipes["digits"]
+        other = replace(recipe.data["images"], digest=digest(content))
+        digits = replace(recipe, data={**recipe.data, "images": other})
+        return replace(lock, recipes={**lock.recipes, "digits": digits})
+
+    lock = an_example()
+    data = merged(with_data("a"), lock, with_data("b"), tmp_path)
+    assert agreed_lock(data).recipes["digits"].data.keys() == {"digits"}
+
+
+def test_the_side_whose_environment_a_merge_mixed_is_left_out(tmp_path: Path) -> None:
+    def with_versions(numpy: str, torch: str) -> Lock:
+        between = [a_wheel(f"package-{number}", "1") for number in range(9)]
+        found = an_environment(a_wheel("numpy", numpy), *between, a_wheel("torch", torch))
+        return Lock(environments={found.key: found}, recipes={"digits": a_recipe("digits", found)})
+
+    ours, theirs = with_versions("2.3.2", "2.13.0"), with_versions("2.3.1", "2.14.0")
+    data = merged(ours, with_versions("2.3.1", "2.13.0"), theirs, tmp_path)
+    assert agreed_lock(data) == theirs
+
+
+def test_a_conflict_between_results_of_one_class_is_a_failure(tmp_path: Path) -> None:
+    base = an_example()
+
+    def with_output(content: str) -> Lock:
+        digits = base.recipes["digits"]
+        train = digits.stages["train"]
+        claims = (replace(train.claims[0], output=digest(content)),)
+        stages = {**digits.stages, "train": replace(train, claims=claims)}
+        return replace(base, recipes={**base.recipes, "digits": replace(digits, stages=stages)})
+
+    data = merged(with_output("a"), base, with_output("b"), tmp_path)
+    with pytest.raises(NotReproducibleError) as caught:
+        agreed_lock(data)
+    assert str(caught.value) == (
+        "two branches claim different results of recipe 'digits'\n"
+        f"  derivation: {digest('derivation of train')}\n"
+        "  class:      c1a2b3c4d5e6\n"
+        f"  ours:       {digest('a')}\n"
+        f"  theirs:     {digest('b')}\n"
+        "Keep one of the two claims in model.lock, then see which holds: "
+        "modelbuild verify --rebuild digits"
+    )
 
 
 # Time.

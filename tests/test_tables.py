@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import json
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -179,7 +178,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 def test_a_line_without_an_end_is_no_table(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(b"[" + b" " * (20 << 20) + b"]")
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"x,y\n1,2\n3," + b"4" * (20 << 20) + b"\n")
     assert table_shape(path) is None
-    assert json.loads(path.read_bytes()) == []

@@ -74,7 +74,7 @@ def _separated(start: str, stream: IO[bytes], delimiter: str) -> Shape | None:
 
     text = chain([start], (line.decode() for line in _lines(stream)))
     first = next(filter(None, csv.reader(text, delimiter=delimiter)), None)
-    if first is None or "\0" in start or "\r" in start.rstrip("\r\n"):
+    if first is None or "\0" in start:
         return None
     rows = 0
     for chunk in _chunks(stream):

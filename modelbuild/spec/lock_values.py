@@ -13,7 +13,8 @@ from modelbuild.spec.recipe import ParamValue
 from modelbuild.spec.toml_text import line_of, toml_key, toml_value
 
 T = TypeVar("T")
-_CONFLICT_MARKERS = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
+CONFLICT_MARKERS = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
+"""In the order in which they come: ours, the common ancestor, theirs, the end."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
@@ -60,10 +61,10 @@ class LockText:
         return f"{self.path}:{line}" if line else self.path
 
     def _check_conflicts(self) -> None:
-        if not any(marker in self._data for marker in _CONFLICT_MARKERS):
+        if not any(marker in self._data for marker in CONFLICT_MARKERS):
             return
         for number, line in enumerate(self._data.split(b"\n"), start=1):
-            if line.startswith(_CONFLICT_MARKERS):
+            if line.startswith(CONFLICT_MARKERS):
                 raise InvalidInputError(
                     f"{self.path}:{number}: a merge conflict is not resolved",
                     facts=[("found", line.decode(errors="backslashreplace").rstrip())],

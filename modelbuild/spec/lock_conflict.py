@@ -1,0 +1,116 @@
+"""A lock with conflict markers: what both sides agree on is kept, the rest is locked again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from modelbuild.errors import InvalidInputError, NotReproducibleError
+from modelbuild.spec.lock import Claim, Lock, LockedEnvironment, LockedRecipe, LockedStage
+from modelbuild.spec.lock_file import open_lock
+from modelbuild.spec.lock_values import CONFLICT_MARKERS
+
+T = TypeVar("T")
+
+
+def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
+    """What can be kept of a lock with conflict markers, as the previous lock for `lock`.
+
+    Environments are kept from both sides: their names tell their content. Of a recipe in which
+    the sides differ, data stays where both have the same, and claims of the same derivation
+    come from both. A part that the merge has made invalid is left out.
+
+    Raises NotReproducibleError where the sides claim different outputs of one derivation on one
+    numeric class: which of them stays is not ours to choose.
+    """
+    ours, theirs = (
+        _valid_parts(open_lock(text, f"{path} ({side})")) for side, text in _sides(data).items()
+    )
+    return Lock(
+        environments=_joined(ours.environments, theirs.environments, _agreed_environment),
+        recipes=_joined(ours.recipes, theirs.recipes, _agreed_recipe),
+        classes=_joined(ours.classes, theirs.classes, lambda facts, _: facts),
+    )
+
+
+def _sides(data: bytes) -> dict[str, bytes]:
+    """The text as each side has it. Git may also show the common ancestor, between | and =."""
+    sides: dict[str, list[bytes]] = {"ours": [], "theirs": []}
+    inside = dict(zip(CONFLICT_MARKERS, (["ours"], [], ["theirs"], list(sides)), strict=True))
+    now = list(sides)
+    for line in data.splitlines(keepends=True):
+        if line.startswith(CONFLICT_MARKERS):
+            now = inside[line[:7]]
+        else:
+            for side in now:
+                sides[side].append(line)
+    return {side: b"".join(lines) for side, lines in sides.items()}
+
+
+def _valid_parts(lock: Lock) -> Lock:
+    environments = dict(_valid(lock.environments))
+    recipes = {
+        name: recipe for name, recipe in _valid(lock.recipes) if recipe.environment in environments
+    }
+    return Lock(environments=environments, recipes=recipes, classes=dict(_valid(lock.classes)))
+
+
+def _valid(parts: Mapping[str, T]) -> Iterator[tuple[str, T]]:
+    for name in parts:
+        try:
+            yield name, parts[name]
+        except InvalidInputError:
+            continue
+
+
+def _joined(
+    ours: Mapping[str, T], theirs: Mapping[str, T], agreed: Callable[[T, T], T]
+) -> dict[str, T]:
+    shared = {name: agreed(ours[name], theirs[name]) for name in ours.keys() & theirs.keys()}
+    return {**ours, **theirs, **shared}
+
+
+def _agreed_environment(ours: LockedEnvironment, theirs: LockedEnvironment) -> LockedEnvironment:
+    accepted = {*ours.interpreters, *theirs.interpreters}
+    return replace(ours, interpreters=tuple(sorted(accepted)))
+
+
+def _agreed_recipe(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
+    def agreed_stage(our: LockedStage, their: LockedStage) -> LockedStage:
+        if our.derivation != their.derivation:
+            return our
+        return replace(our, claims=_all_claims(ours.name, our, their))
+
+    return replace(
+        ours,
+        data={name: data for name, data in ours.data.items() if theirs.data.get(name) == data},
+        stages=_joined(ours.stages, theirs.stages, agreed_stage),
+    )
+
+
+def _all_claims(recipe: str, ours: LockedStage, theirs: LockedStage) -> tuple[Claim, ...]:
+    found: dict[str, Claim] = {}
+    for claim in (*theirs.claims, *ours.claims):
+        other = found.setdefault(claim.numeric_class, claim)
+        if (other.derivation, other.output) == (claim.derivation, claim.output):
+            found[claim.numeric_class] = claim
+        elif other.derivation == claim.derivation:
+            raise _contradiction(recipe, claim, other)
+    return tuple(claim for _, claim in sorted(found.items()))
+
+
+def _contradiction(recipe: str, ours: Claim, theirs: Claim) -> NotReproducibleError:
+    return NotReproducibleError(
+        f"two branches claim different results of recipe '{recipe}'",
+        facts=[
+            ("derivation", str(ours.derivation)),
+            ("class", ours.numeric_class),
+            ("ours", str(ours.output)),
+            ("theirs", str(theirs.output)),
+        ],
+        hint=(
+            "Keep one of the two claims in model.lock, then see which holds: "
+            f"modelbuild verify --rebuild {recipe}"
+        ),
+    )
