@@ -14,6 +14,7 @@ from modelbuild.sources.source import (
     Found,
     SourceAbsentError,
     SourceContext,
+    exists,
     nearest,
     use_in_place,
 )
@@ -96,7 +97,7 @@ class LocationSource:
 
     def find(self, expected: Digest | None) -> Found:
         folder = self._mapped()
-        if not folder.exists():
+        if not exists(folder):
             raise SourceAbsentError(
                 f"{self._title()} is not on this machine",
                 facts=[("location", self.data.location), ("mapped to", str(folder))],
@@ -107,7 +108,7 @@ class LocationSource:
             raise InvalidInputError(
                 f"{self._title()} leaves its location", facts=[("found", str(self.data.path))]
             )
-        if not path.exists():
+        if not exists(path):
             names = os.listdir(path.parent) if path.parent.is_dir() else []
             error = InvalidInputError if expected is None else SourceAbsentError
             raise error(

@@ -40,7 +40,7 @@ class PackageSource:
             return publish(content, self.name, self.context, file=file, resolved=origin)
 
     def _check(self, wheel: Path, path: Path) -> None:
-        inside = path.resolve().is_relative_to(wheel.resolve())
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(wheel))
         if inside and (path.is_dir() if self.data.folder else path.is_file()):
             return
         kind = "folder" if self.data.folder else "file"

@@ -14,6 +14,7 @@ from modelbuild.sources.source import (
     Found,
     SourceAbsentError,
     SourceContext,
+    exists,
     nearest,
     publish,
     use_in_place,
@@ -40,9 +41,9 @@ class PathSource:
         if self.data.is_glob:
             return self._find_matches(expected)
         path = self._inside(self.data.path)
-        if not path.exists():
+        if not exists(path):
             raise self._missing(path, expected)
-        if path.is_dir() and path.resolve() == self.context.workspace.resolve():
+        if os.path.samefile(path, self.context.workspace):
             raise InvalidInputError(
                 f"{self._title()} is the whole workspace",
                 facts=[("wanted", f"a folder without {LOCK_NAME}, which holds the data's digest")],
@@ -56,11 +57,10 @@ class PathSource:
     def _inside(self, path: str) -> Path:
         """The absolute path. Raises InvalidInputError where a link leads out of the workspace."""
         place = Path(os.path.normpath(self.context.folder / path))
-        real = place.resolve()
-        if not real.is_relative_to(self.context.workspace.resolve()):
+        if not _leads_to(place, os.path.realpath(self.context.workspace)):
             raise InvalidInputError(
                 f"{self._title()} leaves the workspace",
-                facts=[("path", path), ("leads to", shown(str(real)))],
+                facts=[("path", path), ("leads to", shown(os.path.realpath(place)))],
                 hint="Data that lives elsewhere is named, and each user maps the name: "
                 'location = "NAME"',
             )
@@ -95,8 +95,8 @@ class PathSource:
         if folder.is_dir():
             for item in _glob(str(folder), wildcards, str(self.context.store.root)):
                 (links if item.is_symlink() else found).add(item.path)
-        store = self.context.store.root.resolve()
-        links = {link for link in links if not Path(link).resolve().is_relative_to(store)}
+        store = os.path.realpath(self.context.store.root)
+        links = {link for link in links if not _leads_to(link, store)}
         if not found:
             raise self._no_match(folder, links, expected)
         if links and expected is None:
@@ -136,6 +136,11 @@ def _found(path: Path, tree: CachedTree, changed: list[bytes] | None = None) -> 
         file=None,
         changed=changed,
     )
+
+
+def _leads_to(path: str | Path, folder: str) -> bool:
+    """Whether a path, its links followed, is at or below a folder that is free of links."""
+    return Path(os.path.realpath(path)).is_relative_to(folder)
 
 
 def _nearest_in(folder: Path, name: str, start: Path) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ object of the store, known by its digest before it is fetched.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from modelbuild.spec.lock import LockedData
 from modelbuild.spec.recipe import Data, LocationData, PackageData, PathData, Recipe, UrlData
 from modelbuild.store.stat_cache import StatCache
 from modelbuild.store.store import Store
-from modelbuild.store.tree import scan_file, scan_tree, shown
+from modelbuild.store.tree import reading, scan_file, scan_tree, shown
 
 _Paths: TypeAlias = Sequence[bytes]
 _NAMED = 5
@@ -147,7 +148,7 @@ def check_unchanged(
     path, locked = resolved.path, resolved.locked
     summary = f"data '{name}' of {context.recipe.path} changed while the stage ran"
     hint = "Build again when nothing writes to the data."
-    if not path.exists():
+    if not exists(path):
         raise DigestMismatchError(summary, facts=[("missing", str(path))], hint=hint)
     now = context.cache.tree(path, keep=locked.digest)
     digest = now.digest
@@ -183,6 +184,12 @@ def _source(name: str, data: Data, context: SourceContext) -> Source:
             return PackageSource(name, data, context)
         case _:
             raise ValueError(f"data '{name}' is the output of a stage")
+
+
+def exists(path: Path) -> bool:
+    """Raises ModelbuildError where this user may not look."""
+    with reading(os.fsencode(path)):
+        return path.exists()
 
 
 def use_in_place(path: Path, expected: Digest | None, context: SourceContext) -> Found:

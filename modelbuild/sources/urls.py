@@ -138,10 +138,9 @@ def _opener() -> OpenerDirector:
             self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
         ) -> Request | None:
             scheme = newurl.partition(":")[0].lower()
-            if scheme not in ("http", "https"):
-                raise URLError(f"a redirect to {scheme}")
-            if req.type == "https" and scheme == "http":
-                raise URLError("a redirect from https to http, where anyone could change the data")
+            if scheme not in ("http", "https") or (req.type, scheme) == ("https", "http"):
+                fp.close()
+                raise URLError(f"a redirect from {req.type} to {scheme}")
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     return build_opener(Redirects)
@@ -165,14 +164,19 @@ def _shown_url(url: str) -> str:
 
 
 def _file_name(url: str) -> str:
-    from urllib.parse import unquote, urlsplit
+    from urllib.parse import unquote
 
-    name = unquote(urlsplit(url).path.rpartition("/")[2])
+    path = url.partition("?")[0].partition("://")[2].partition("/")[2]
+    name = unquote(path.rpartition("/")[2])
     name = name.replace("/", "_").replace("\0", "_")
     return "data" if name in ("", ".", "..") else name
 
 
 def _words(error: object) -> str:
+    from http.client import IncompleteRead
+
+    if isinstance(error, IncompleteRead):
+        return "a sudden end"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
