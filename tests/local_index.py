@@ -149,7 +149,8 @@ class LocalIndex:
 
     With `user` and `password` it asks for basic authentication, for files too. `requests` lists
     the (method, path) pairs so far, `sent` counts the bytes of the answers. `ranges=False` makes
-    it ignore Range, as simple servers do; `hashes=False` leaves out the digests.
+    it ignore Range, as simple servers do; `hashes=False` leaves out the digests; files are asked
+    for at the URL `redirect` where it is given. `authorizations` are the headers that were sent.
     """
 
     def __init__(
@@ -160,12 +161,15 @@ class LocalIndex:
         password: str = "",
         ranges: bool = True,
         hashes: bool = True,
+        redirect: str | None = None,
     ) -> None:
         self.folder = folder
         self.ranges = ranges
         self.hashes = hashes
+        self.redirect = redirect
         self.requests: list[tuple[str, str]] = []
         self.sent = 0
+        self.authorizations: set[str | None] = set()
         self._user, self._password = user, password
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -211,11 +215,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._index.requests.append((self.command, self.path))
+        self._index.authorizations.add(self.headers["Authorization"])
         path = unquote(urlsplit(self.path).path)
         if self._index.authorization not in (None, self.headers["Authorization"]):
             self._send(401, b"", {"WWW-Authenticate": 'Basic realm="index"'})
         elif path.startswith("/simple/"):
             self._listing(path.removeprefix("/simple/").strip("/"))
+        elif path.startswith("/files/") and self._index.redirect:
+            self._send(302, b"", {"Location": self._index.redirect + Path(path).name})
         elif (
             path.startswith("/files/") and (file := self._index.folder / Path(path).name).is_file()
         ):

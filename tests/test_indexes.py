@@ -220,3 +220,17 @@ def test_an_index_is_opened_with_the_callers_credentials(
         if how != "netrc":
             with pytest.raises(OSError, match="401"):
                 access.open(other)
+
+
+def test_a_password_does_not_follow_a_redirect_to_another_host(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_wheel(bare, "alpha", "1.0")
+    with LocalIndex(bare) as storage:
+        files = storage.url.replace("127.0.0.1", "localhost").replace("/simple/", "/files/")
+        with LocalIndex(bare, user="me", password="s3cret", redirect=files) as index:
+            monkeypatch.setenv("PIP_INDEX_URL", index.url_with_credentials)
+            url = index.url.replace("/simple/", "/files/alpha-1.0-py3-none-any.whl")
+            with IndexAccess(variables=uv_variables()).open(url) as response:
+                assert response.read(2) == b"PK"
+        assert storage.authorizations == {None}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from modelbuild.errors import (
     ModelbuildError,
     UnavailableError,
 )
-from modelbuild.locking.resolve import backend_of, resolve_environment
+from modelbuild.locking.resolve import backend_of, releases_for_device, resolve_environment
+from modelbuild.locking.resolver import Question, Release
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 from modelbuild.spec.recipe import Device, Environment
 
@@ -315,8 +316,8 @@ def test_wheels_for_other_platforms_are_named(wheels: Path) -> None:
         "package 'alpha' has no wheel for the recipe's target\n"
         f"  wanted: CPython {MINOR}, x86_64-manylinux_2_28\n"
         "  found:  version 1.0 for macosx_14_0_arm64\n"
-        "Another version, Python or platform may have one. If it has a source distribution, it "
-        'can be built, with this line under [environment]: from-source = ["alpha"]'
+        "Only the first configured index that has the package is asked. If that has a source "
+        'distribution, it can be built, with this line under [environment]: from-source = ["alpha"]'
     )
 
 
@@ -357,8 +358,7 @@ def test_a_conflict_is_told_in_uvs_words(wheels: Path) -> None:
         resolve("alpha", "beta<2")
     assert str(caught.value) == (
         "packages can't be resolved\n"
-        "  uv says: No solution found when resolving dependencies\n"
-        "           Because all versions of alpha depend on beta>=2 and you require alpha, we can "
+        "  uv says: Because all versions of alpha depend on beta>=2 and you require alpha, we can "
         "conclude that you require beta>=2.\n"
         "           And because you require beta<2, we can conclude that your requirements are "
         "unsatisfiable."
@@ -389,6 +389,7 @@ def test_an_index_that_cannot_be_reached_is_told(
     )
 
 
+@pytest.mark.slow
 def test_passwords_open_an_index_and_are_never_shown(
     wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -549,8 +550,43 @@ def test_a_cuda_build_where_no_cpu_build_can_be_had_is_locked_and_reported(
     assert versions(locked) == {"nvidia-cuda-runtime": "13.0.96", "torch": "2.13.0"}
     (message,) = said
     assert message.startswith(
-        'device = "cpu", but locked are builds for another: nvidia-cuda-runtime, torch ('
+        'device = "cpu", but builds for another are locked: torch, nvidia-cuda-runtime ('
+        "Failed to fetch: "
     )
+
+
+def test_a_cuda_build_makes_a_cpu_recipe_ask_pytorchs_index_and_only_then() -> None:
+    """That index is on the network, so a resolver that has read it stands in for uv."""
+    asked: list[str | None] = []
+
+    def torch_of(**by_backend: str) -> Callable[[Question], tuple[Release, ...]]:
+        def resolver(question: Question) -> tuple[Release, ...]:
+            asked.append(question.torch_backend)
+            version = by_backend[question.torch_backend or "configured"]
+            return (Release(name="torch", version=version, files=()),)
+
+        return resolver
+
+    def version(resolver: Callable[[Question], tuple[Release, ...]], machine: str) -> str:
+        asked.clear()
+        question = Question(
+            requires=("torch",), python="3.11.7", platform=f"{machine}-manylinux_2_28"
+        )
+        (release,) = releases_for_device(resolver, question, Device.CPU, said.append)
+        return release.version
+
+    said: list[str] = []
+    resolver = torch_of(configured="2.13.0", cpu="2.13.0+cpu")
+    assert (version(resolver, "x86_64"), asked) == ("2.13.0+cpu", [None, "cpu"])
+    assert (version(resolver, "aarch64"), asked) == ("2.13.0", [None])
+    resolver = torch_of(configured="2.12.0+cpu", cpu="2.13.0+cpu")
+    assert (version(resolver, "x86_64"), asked) == ("2.12.0+cpu", [None])
+    assert said == []
+    resolver = torch_of(configured="2.13.0+cu130", cpu="2.12.0")
+    assert (version(resolver, "x86_64"), asked) == ("2.13.0+cu130", [None, "cpu"])
+    assert said == [
+        'device = "cpu", but builds for another are locked: torch (no other build is to be had)'
+    ]
 
 
 def test_the_backend_is_read_from_labels_and_libraries() -> None:

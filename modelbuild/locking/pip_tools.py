@@ -69,6 +69,8 @@ def _check_target(question: Question) -> None:
     wanted = f"linux on {architecture(question.platform)}"
     if found != wanted:
         raise _unavailable("resolves only for machines like this one", wanted, found)
+    if question.torch_backend:
+        raise _unavailable("takes torch from no other index", "PyTorch's own", "those of pip")
     pip = version("pip")
     if question.exclude_newer and int(pip.split(".")[0]) < _FIRST_PIP_WITH_DATES:
         raise _unavailable(

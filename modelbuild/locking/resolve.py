@@ -62,7 +62,7 @@ def resolve_environment(
         from_source=tuple(sorted(environment.from_source)),
         exclude_newer=environment.exclude_newer,
     )
-    releases = _for_device(resolver, question, device, on_message)
+    releases = releases_for_device(resolver, question, device, on_message)
     wheels = _locked(releases, question, kept, cache)
     _report_moves(kept, wheels, on_message)
     return LockedEnvironment(
@@ -164,7 +164,7 @@ def _report_moves(
 # -- the declared device --------------------------------------------------------------------------
 
 
-def _for_device(
+def releases_for_device(
     resolver: Resolver, question: Question, device: Device, on_message: Callable[[str], None]
 ) -> tuple[Release, ...]:
     """The releases for the declared device, where builds of them for it can be had.
@@ -175,31 +175,24 @@ def _for_device(
     unfit = _unfit(releases, question, device)
     if not unfit:
         return releases
-    names = ", ".join(unfit)
-    reason = "no other build is to be had"
-    if other := _other_question(resolver, releases, question, device):
-        try:
-            second = resolver(other)
-        except ModelbuildError as error:
-            reason = dict(error.facts).get("uv says", error.summary).splitlines()[0]
-        else:
-            if len(_unfit(second, question, device)) < len(unfit):
-                return second
-    on_message(f'device = "{device}", but locked are builds for another: {names} ({reason})')
+    try:
+        second = resolver(_asking_for(device, question, unfit))
+    except ModelbuildError as error:
+        reason = dict(error.facts).get("uv says", error.summary).splitlines()[0]
+    else:
+        if len(_unfit(second, question, device)) < len(unfit):
+            return second
+        reason = "no other build is to be had"
+    names = ", ".join(sorted(unfit, key=lambda name: name != "torch")[:3])
+    more = f" and {len(unfit) - 3} more" if len(unfit) > 3 else ""
+    on_message(f'device = "{device}", but builds for another are locked: {names}{more} ({reason})')
     return releases
 
 
-def _other_question(
-    resolver: Resolver, releases: Sequence[Release], question: Question, device: Device
-) -> Question | None:
+def _asking_for(device: Device, question: Question, unfit: Mapping[str, str]) -> Question:
+    """The question to ask where the configured places gave builds for another device."""
     if device is Device.CPU:
-        asks_torch = any(release.name == "torch" for release in releases)
-        return (
-            replace(question, torch_backend="cpu")
-            if asks_torch and resolver is uv.resolve
-            else None
-        )
-    unfit = _unfit(releases, question, device)
+        return replace(question, torch_backend="cpu")
     others = tuple(f"{name}!={version}" for name, version in unfit.items())
     return replace(
         question,

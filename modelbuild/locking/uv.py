@@ -28,8 +28,8 @@ class NoWheelError(UnavailableError):
             hint = f"To build it from source, write under [environment]: from-source = [{names}]"
         else:
             hint = (
-                "Another version, Python or platform may have one. If it has a source "
-                "distribution, it can be built, with this line under [environment]: "
+                "Only the first configured index that has the package is asked. If that has a "
+                "source distribution, it can be built, with this line under [environment]: "
                 f"from-source = [{names}]"
             )
         wanted = f"CPython {question.python_minor}, {question.platform}"
@@ -157,8 +157,7 @@ def _no_wheel(text: str) -> tuple[str, str] | None:
 
 
 def _reason(text: str) -> str:
-    """uv's error without its prefixes, its retries and its advice on uv's own options."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    lines = [line for line in lines if not line.startswith(("warning:", "Request failed after"))]
-    kept = [re.sub(r"^(error|cause|hint): ", "", line) for line in lines]
-    return "\n".join(line for line in kept if line)[:2000].rstrip() or "nothing"
+    """uv's error without prefixes, and without the lines that say only that there is one."""
+    lines = [re.sub(r"^(error|cause|hint): ", "", line.strip()) for line in text.splitlines()]
+    idle = ("warning:", "Request failed after", "No solution found when resolving")
+    return "\n".join(line for line in lines if line and not line.startswith(idle))[:2000]
