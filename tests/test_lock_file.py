@@ -505,7 +505,7 @@ def test_claims_made_on_two_branches_merge(tmp_path: Path) -> None:
 def with_recipe(lock: Lock, name: str, version: str, seed: int) -> Lock:
     licence = 'Apache-2.0 AND "LICENSE.txt"'
     environment = an_environment(a_wheel("numpy", "2.3.1"), a_wheel("torch", version, licence))
-    stage = LockedStage(derivation=digest(f"{name} {seed}"))
+    stage = LockedStage(derivation=digest(f"{name} {version} {seed}"))
     recipe = replace(a_recipe(name, environment, train=stage), seed=seed)
     return replace(
         lock,
@@ -599,6 +599,22 @@ def test_a_conflict_between_claims_of_two_classes_keeps_both(tmp_path: Path) -> 
     data = merged(ours, base, theirs, tmp_path)
     assert "a merge conflict is not resolved" in failure(data)
     assert agreed_lock(data) == with_claim(ours, "bbbbbbbbbbbb")
+
+
+def test_claims_of_another_derivation_are_not_joined(tmp_path: Path) -> None:
+    def with_derivation(lock: Lock, text: str) -> Lock:
+        digits = lock.recipes["digits"]
+        train = digits.stages["train"]
+        claims = tuple(replace(claim, derivation=digest(text)) for claim in train.claims)
+        moved = replace(train, derivation=digest(text), claims=claims)
+        stages = {**digits.stages, "train": moved}
+        return replace(lock, recipes={**lock.recipes, "digits": replace(digits, stages=stages)})
+
+    base = an_example()
+    ours = with_derivation(base, "ours")
+    theirs = with_derivation(with_claim(base, "ffffffffffff"), "theirs")
+    data = merged(ours, base, theirs, tmp_path)
+    assert agreed_lock(data).recipes == ours.recipes
 
 
 def test_a_conflict_over_data_forgets_the_data(tmp_path: Path) -> None:
