@@ -358,6 +358,7 @@ def test_what_a_script_reaches_is_seen_and_nothing_else(statement: str) -> None:
     [
         "'''See evaluate.py, and evaluate.main.'''",
         "def f():\n    'Used by evaluate.py.'",
+        "parser.add_argument('--tokens', help='what evaluate.py wrote')",
         "model.eval()",
         "re.compile('x')",
         "json.load(open('evaluate.json'))",

@@ -124,7 +124,7 @@ class _Search:
 
     def _visit(self, path: str) -> None:
         tree = _parse(self._files[path])
-        standing_alone = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for_people = _for_people(tree)
         runs_python = names_script = False
         for node in ast.walk(tree):
             match node:
@@ -139,7 +139,7 @@ class _Search:
                     if (module, name) in _DYNAMIC_ATTRIBUTES:
                         raise _CannotTellError
                     runs_python |= (module, name) == ("sys", "executable")
-                case ast.Constant(value=str(text)) if node not in standing_alone:
+                case ast.Constant(value=str(text)) if node not in for_people:
                     names_script |= self._literal(text)
         if runs_python and not names_script:
             raise _CannotTellError
@@ -194,6 +194,18 @@ class _Search:
 def _defines(content: bytes, name: str) -> bool:
     definition = rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]"
     return re.search(definition.encode(), content, re.MULTILINE) is not None
+
+
+def _for_people(tree: ast.Module) -> set[ast.expr]:
+    """Docstrings, and the help of a command line: they may name a script without using it."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=value):
+                found.add(value)
+            case ast.keyword(arg="help" | "description" | "epilog", value=value):
+                found.add(value)
+    return found
 
 
 _Entry = Iterator[tuple[str, str]]
