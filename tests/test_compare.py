@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from test_tensor_files import tensor_pickle, torch_file
 
 from modelbuild.errors import ModelbuildError
 from modelbuild.verify import tensor_values
@@ -432,6 +433,32 @@ def test_packed_arrays_in_another_order_are_not_compared(outputs: Outputs) -> No
     )
 
 
+def test_what_lies_between_the_values_of_a_view_is_not_compared(outputs: Outputs) -> None:
+    view = tensor_pickle(0, (2,), (2,))
+    torch_file(outputs.first / "a.pt", view, {"0": b"\1\2\3\4"})
+    torch_file(outputs.second / "a.pt", view, {"0": b"\1\7\3\7"})
+    assert outputs.text() == "a.pt  different: same tensors, other bytes"
+    torch_file(outputs.second / "a.pt", view, {"0": b"\1\7\5\7"})
+    assert outputs.text() == (
+        "a.pt  different\n  (unnamed)  uint8[2]  1 of 2 values differs, at most 2 abs, first at [1]"
+    )
+
+
+def test_a_repeated_value_is_compared_once(outputs: Outputs) -> None:
+    expanded = tensor_pickle(0, (4, 2), (0, 1))
+    torch_file(outputs.first / "a.pt", expanded, {"0": b"\1\2\3\4"})
+    torch_file(outputs.second / "a.pt", expanded, {"0": b"\1\5\3\4"})
+    assert outputs.text() == (
+        "a.pt  different\n"
+        "  (unnamed)  uint8[4,2]  1 of 2 values differs, at most 3 abs, first at [0,1]"
+    )
+    torch_file(outputs.second / "a.pt", tensor_pickle(0, (4, 2), (2, 1)), {"0": bytes(8)})
+    assert outputs.text() == (
+        "a.pt  different\n  (unnamed)  uint8[4,2]  "
+        "not compared: one of them repeats values that the other one stores"
+    )
+
+
 def test_nan_with_the_same_bits_is_the_same(outputs: Outputs) -> None:
     first = np.array([1.0, np.nan, np.inf, -0.0], np.float32)
     assert outputs.tensor(first, first.copy().astype(">f4")) is None
@@ -517,8 +544,6 @@ def test_complex_numbers_count_part_by_part(outputs: Outputs) -> None:
 def test_small_floats_are_measured(
     outputs: Outputs, name: str, first: int, second: int, absolute: float, ulps: int
 ) -> None:
-    from test_tensor_files import tensor_pickle, torch_file
-
     pickle_ = tensor_pickle(0, (1,), (1,)).replace(b"ByteStorage", name.encode())
     torch_file(outputs.first / "a.pt", pickle_, {"0": struct.pack("<H", first)})
     torch_file(outputs.second / "a.pt", pickle_, {"0": struct.pack("<H", second)})
