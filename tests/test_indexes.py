@@ -177,6 +177,7 @@ def test_a_configuration_that_pip_cannot_read_is_told(
 
 def test_a_folder_named_pip_is_not_pip(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bare / "pip").mkdir()
+    (bare / "pip" / "__init__.py").touch()
     (bare / "pip" / "__main__.py").write_text("raise SystemExit('not pip')")
     monkeypatch.setenv("PIP_INDEX_URL", "https://pip.example/simple")
     assert added() == {"UV_DEFAULT_INDEX": "https://pip.example/simple"}

@@ -16,6 +16,7 @@ from modelbuild.errors import (
 )
 from modelbuild.locking.resolve import backend_of, releases_for_device, resolve_environment
 from modelbuild.locking.resolver import Question, Release
+from modelbuild.locking.uv import resolution_error
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 from modelbuild.spec.recipe import Device, Environment
 
@@ -407,6 +408,12 @@ def test_passwords_open_an_index_and_are_never_shown(
                     resolve(requirement, resolver=resolver)
                 assert "s3cret" not in str(caught.value)
                 assert "me%40work" not in str(caught.value)
+
+
+def test_what_uv_says_is_shown_without_credentials() -> None:
+    question = Question(requires=(), python="3.11.7", platform="x86_64-manylinux_2_28")
+    error = resolution_error("error: bad index: https://me:s3cret@host/simple\n", question)
+    assert str(error) == "packages can't be resolved\n  uv says: bad index: https://host/simple"
 
 
 def test_an_unknown_platform_or_resolver_is_refused(wheels: Path) -> None:

@@ -78,6 +78,11 @@ def test_the_most_specific_wheel_wins_whatever_the_order() -> None:
         assert chosen(*tags) == chosen(*reversed(tags)) == tags.pop()
 
 
+def test_a_wheel_with_several_tags_counts_with_its_best() -> None:
+    several = "cp311-cp311-manylinux1_x86_64.manylinux_2_28_x86_64"
+    assert chosen(several, "cp311-cp311-manylinux_2_17_x86_64") == several
+
+
 def test_of_equal_wheels_the_highest_build_wins() -> None:
     assert chosen("py3-none-any", "10-py3-none-any", "9-py3-none-any") == "10-py3-none-any"
 
@@ -117,6 +122,13 @@ def test_a_wheel_for_another_target_is_never_chosen() -> None:
                 "Classifier: License :: OSI Approved :: Apache Software License",
             ],
             "Apache Software License, MIT License",
+        ),
+        (
+            [
+                "Classifier: License :: OSI Approved :: MIT License",
+                "Classifier: License :: OSI Approved :: ISC License (ISCL)",
+            ],
+            "ISC License (ISCL), MIT License",
         ),
         (["License: Copyright me", "        all rights", "        reserved"], "unknown"),
         (["License: " + "long " * 50], "unknown"),
