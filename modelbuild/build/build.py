@@ -30,7 +30,7 @@ def build(request: BuildRequest) -> BuildResult:
     for identity in result.derivations:
         run.realise(identity)
     run.hold_against_claims()
-    return BuildResult(recipe=recipe, stages=run.results)
+    return BuildResult(recipe=recipe, locked=result, stages=run.results)
 
 
 def lock_for(request: BuildRequest) -> tuple[Recipe, LockResult, LockRequest]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from modelbuild.build.claims import Judgement
+from modelbuild.locking.lock import LockResult
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
@@ -83,6 +84,7 @@ class StageResult:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildResult:
     recipe: Recipe
+    locked: LockResult
     stages: Mapping[StageId, StageResult]
     """Of the recipe and of all that it builds on, in the order of building."""
 

@@ -77,7 +77,7 @@ def build_stage(
                 on_line(log.last_line)
 
         try:
-            outcome = site.sandbox.run(mounts, stage_command(job, site), on_output)
+            outcome = site.sandbox.run(mounts, stage_command(job), on_output)
             metrics = _check(job, outcome, mounts.out, log, site)
             check_inputs()
         except BaseException:
@@ -137,7 +137,7 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
         )
 
 
-def stage_command(job: Job, site: Site) -> Command:
+def stage_command(job: Job) -> Command:
     return Command(
         argv=job.inputs.arguments(),
         environment=job.inputs.variables(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelbuild.cli.arguments import Parser, lookup
+from modelbuild.cli.arguments import Parser
+from modelbuild.cli.targets import lookup
 from modelbuild.export.folder import export_folder
 
 

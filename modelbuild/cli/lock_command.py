@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelbuild.cli.arguments import Parser, workspace_of
+from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
+from modelbuild.cli.targets import workspace_of
 from modelbuild.locking.front import LockReport, lock
 from modelbuild.locking.lock import LockRequest
 from modelbuild.sources.locations import read_locations

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from modelbuild.build.outputs import find_log
-from modelbuild.cli.arguments import Parser, lookup
+from modelbuild.cli.arguments import Parser
+from modelbuild.cli.targets import lookup
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from modelbuild.errors import INTERRUPTED, ModelbuildError
 
@@ -44,6 +46,8 @@ class CommandModule(Protocol):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Only the module of the command asked for is imported."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
         return _dispatch(words)
     except ModelbuildError as error:
@@ -57,6 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return _report(_from_system(error), words)
+
+
+def _interrupt_once(*_: object) -> NoReturn:
+    """The first Ctrl-C cleans up; an impatient second one must not interrupt that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _dispatch(words: list[str]) -> int:

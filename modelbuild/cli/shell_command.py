@@ -8,8 +8,9 @@ from pathlib import Path
 
 from modelbuild.build.request import BuildRequest
 from modelbuild.build.shell import open_shell
-from modelbuild.cli.arguments import Parser, workspace_of
+from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import PlainProgress
+from modelbuild.cli.targets import workspace_of
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store

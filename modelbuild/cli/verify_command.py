@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelbuild.cli.arguments import Parser, recipe_path, workspace_of
+from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
+from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 from modelbuild.verify.compare import render_comparison

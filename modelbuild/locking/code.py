@@ -48,6 +48,18 @@ def recipe_code(recipe: Recipe, folder: Path) -> dict[str, LockedFile]:
     return dict(sorted(found.items()))
 
 
+def code_folders(folder: Path, pattern: str) -> Iterator[str]:
+    """The folders that decide what a pattern takes in: a new file in one of them may be code."""
+    parts = split_glob(pattern)
+    plain = next((i for i, part in enumerate(parts) if _has_wildcard(part)), len(parts))
+    top = os.path.join(folder, *parts[:plain])
+    if not os.path.isdir(top):
+        return
+    for place, folders, _ in os.walk(top):
+        yield place
+        folders[:] = [name for name in folders if _visible(name) and name not in _NOT_CODE]
+
+
 def _parts(recipe: Recipe, pattern: str) -> _Parts:
     parts = split_glob(pattern)
     if parts[-1:] == (_LOCK_NAME,):

@@ -25,7 +25,7 @@ def runtime_folder(locked: str) -> Path:
     version = locked.partition(" ")[0]
     if not (_FOLDER / f"v{version}").is_dir():
         raise OutOfDateError(
-            f"the lock pins version {version} of the bootstrap, which this modelbuild does not have",
+            f"the lock pins version {version} of the bootstrap, which is not in this modelbuild",
             hint="Update modelbuild, or move the lock: modelbuild lock --update runtime",
         )
     shipped = _describe(version)
@@ -38,9 +38,12 @@ def runtime_folder(locked: str) -> Path:
     return _FOLDER / f"v{version}"
 
 
+def runtime_files(version: str = CURRENT) -> list[Path]:
+    return sorted((_FOLDER / f"v{version}").glob("*.py"))
+
+
 def _describe(version: str) -> str:
     files: dict[str, Json] = {
-        path.name: str(Digest.of(path.read_bytes()))
-        for path in sorted((_FOLDER / f"v{version}").glob("*.py"))
+        path.name: str(Digest.of(path.read_bytes())) for path in runtime_files(version)
     }
     return f"{version} {canonical_digest(files)}"

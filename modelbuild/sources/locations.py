@@ -35,7 +35,7 @@ def read_locations(environ: Mapping[str, str]) -> dict[str, Path]:
     The latter under their own names, since MODELBUILD_LOCATION_IMAGE_NET may mean `image-net`
     and `image_net`. Raises ModelbuildError for a configuration that can't be read.
     """
-    configuration = _configuration(environ)
+    configuration = configuration_file(environ)
     found = {name: _folder(name, value, configuration) for name, value in _table(configuration)}
     for name, value in environ.items():
         if name.startswith(_PREFIX):
@@ -43,7 +43,7 @@ def read_locations(environ: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def _configuration(environ: Mapping[str, str]) -> Path:
+def configuration_file(environ: Mapping[str, str]) -> Path:
     home = environ.get("XDG_CONFIG_HOME")
     folder = Path(home) if home else Path(environ.get("HOME") or Path.home()) / ".config"
     return folder / "modelbuild" / "config.toml"

@@ -93,6 +93,11 @@ class StatCache:
         """The signature alone: only statuses are read, nothing is remembered."""
         return _signature(_look(root, None)).hex()
 
+    def trusts(self, root: Path, signature: str | None) -> bool:
+        """Whether this signature was seen when no file was so new that it could change unseen."""
+        head = _read_head(self._place(root, None))
+        return head is not None and head.signature.hex() == signature
+
     def changes(
         self, root: Path, since: Digest, *, only: Selection | None = None
     ) -> list[bytes] | None:

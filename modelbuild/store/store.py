@@ -19,6 +19,7 @@ from pathlib import Path
 
 from modelbuild.errors import ModelbuildError
 from modelbuild.spec.digest import STORE_DIGITS, Digest
+from modelbuild.store.location import store_root
 from modelbuild.store.tree import Tree, fsync_tree, make_read_only, scan_tree
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
@@ -39,11 +40,7 @@ class Store:
     @classmethod
     def open(cls, root: Path | None = None) -> Store:
         """The store at `root`, else $MODELBUILD_STORE, else $XDG_DATA_HOME/modelbuild."""
-        if root is None:
-            named = os.environ.get("MODELBUILD_STORE")
-            data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-            root = Path(named) if named else Path(data_home) / "modelbuild"
-        return cls(Path(os.path.abspath(root)))
+        return cls(Path(store_root(os.environ) if root is None else os.path.abspath(root)))
 
     def path(self, digest: Digest, name: str) -> Path:
         """Where the object is, or would be."""
