@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelbuild.sandbox.connection import Pipe, connect
@@ -19,7 +19,6 @@ from modelbuild.sandbox.supervise import (
     NotStartedError,
     first_process,
     interpreter_binary,
-    loader_variables,
     supervise,
 )
 from modelbuild.sandbox.synthetic_files import synthetic_files
@@ -52,8 +51,6 @@ class Bubblewrap:
 
     def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:
         bwrap = required_bwrap()
-        loader = loader_variables(mounts.interpreter, ROOT)
-        command = replace(command, environment=loader | dict(command.environment))
         with (
             ExitStack() as open_pipes,
             closing(connect(command.interactive, on_output)) as connection,
@@ -70,7 +67,6 @@ class Bubblewrap:
                 terminal=connection.terminal,
             )
             arguments = [*NAMESPACES, "--info-fd", str(info.writer)]
-            arguments += [item for pair in loader.items() for item in ("--setenv", *pair)]
             arguments += self._file_system(mounts, command.gpus, files)
             launch = Launch(
                 argv=[str(bwrap), *arguments, "--chdir", f"{ROOT}/src", "--", *first],

@@ -89,32 +89,38 @@ def refusal(output: str, bwrap: Path) -> ModelbuildError:
         return ModelbuildError(
             "cannot set up the sandbox: an input has gone", facts=[("bwrap", said)]
         )
-    obstacles = [_too_old(said, bwrap)] if said.startswith("Unknown option") else []
-    obstacles = obstacles or namespace_obstacles(bwrap) or [_unknown(said)]
+    if output and not output.startswith("bwrap: "):
+        return UnavailableError(
+            "the locked interpreter does not start in the sandbox", facts=[("it said", output)]
+        )
+    obstacles = _named_by(said, bwrap) or namespace_obstacles(bwrap)
     return UnavailableError(
         "isolation 'full' can't be had here: bubblewrap can't make its namespaces",
-        facts=[("bwrap", said or "ended without a word")]
+        facts=[("bwrap", said or "what it printed above")]
         + [(obstacle.name, obstacle.found) for obstacle in obstacles],
         hint="\n".join([*(obstacle.remedy for obstacle in obstacles), CHOOSE_NONE]),
     )
 
 
-def _too_old(said: str, bwrap: Path) -> Obstacle:
-    return Obstacle(
-        name="version", found=f"{bwrap} is too old ({said})", remedy=f"{INSTALL} (0.8 or later)"
-    )
-
-
-def _unknown(said: str) -> Obstacle:
-    if "Can't mount proc" in said or "mounting proc" in said:
-        return Obstacle(
-            name="container",
-            found="/proc is partly masked, so that no new one may be mounted",
-            remedy="Start the container with: --security-opt systempaths=unconfined",
-        )
-    return Obstacle(
-        name="cause", found="not known", remedy="See what this machine offers: modelbuild doctor"
-    )
+def _named_by(said: str, bwrap: Path) -> list[Obstacle]:
+    """What bwrap's message itself gives away."""
+    if said.startswith("Unknown option"):
+        return [
+            Obstacle(
+                name="version",
+                found=f"{bwrap} is too old ({said})",
+                remedy=f"{INSTALL} (0.8 or later)",
+            )
+        ]
+    if "mount proc" in said:
+        return [
+            Obstacle(
+                name="container",
+                found="/proc is partly masked, so that no new one may be mounted",
+                remedy="Start the container with: --security-opt systempaths=unconfined",
+            )
+        ]
+    return []
 
 
 def namespace_obstacles(bwrap: Path | None) -> list[Obstacle]:

@@ -154,12 +154,3 @@ def interpreter_binary(interpreter: Path) -> str:
             f"no interpreter in {folder}", facts=[("wanted", "python3.X"), ("found", "none")]
         )
     return names[0]
-
-
-def loader_variables(interpreter: Path, root: str) -> dict[str, str]:
-    """What a shared build needs: its run path is absolute and leads to another folder.
-
-    Without it the loader silently takes the distribution's libpython.
-    """
-    shared = any(name.startswith("libpython3") for name in os.listdir(interpreter / "lib"))
-    return {"LD_LIBRARY_PATH": f"{root}/python/lib"} if shared else {}

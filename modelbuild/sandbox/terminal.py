@@ -44,10 +44,10 @@ class OwnTerminal:
         follow = threading.current_thread() is threading.main_thread()
         previous = signal.signal(signal.SIGWINCH, self._copy_size) if follow else None
         try:
-            tty.setraw(self._outer)
+            tty.setraw(self._outer, termios.TCSADRAIN)  # keeps what was typed already
             self._copy()
         finally:
-            termios.tcsetattr(self._outer, termios.TCSAFLUSH, before)
+            termios.tcsetattr(self._outer, termios.TCSADRAIN, before)
             if follow:
                 signal.signal(signal.SIGWINCH, previous)
 

@@ -23,7 +23,6 @@ from modelbuild.sandbox.supervise import (
     NotStartedError,
     first_process,
     interpreter_binary,
-    loader_variables,
     supervise,
 )
 from modelbuild.sandbox.view import View, view_of
@@ -55,18 +54,17 @@ class Unconfined:
             closing(connect(command.interactive, on_output)) as connection,
         ):
             root = str(view.root)
-            loader = loader_variables(mounts.interpreter, root)
             first = first_process(
                 root,
                 interpreter_binary(mounts.interpreter),
                 result,
-                _in_view(command, view, loader),
+                _in_view(command, view),
                 parent=os.getpid(),
                 terminal=connection.terminal,
             )
             launch = Launch(
                 argv=first,
-                environment=loader,
+                environment={},
                 folder=f"{root}/src",
                 pipes=(result,),
                 kill=_kill,
@@ -80,10 +78,10 @@ class Unconfined:
                 ) from None
 
 
-def _in_view(command: Command, view: View, loader: dict[str, str]) -> Command:
+def _in_view(command: Command, view: View) -> Command:
     """The command with the view's paths, told where `/build` is."""
     environment = {name: view.inside_variable(value) for name, value in command.environment.items()}
-    own = loader | {"MODELBUILD_ROOT": str(view.root), "TMPDIR": str(view.root / "tmp")}
+    own = {"MODELBUILD_ROOT": str(view.root), "TMPDIR": str(view.root / "tmp")}
     return replace(
         command,
         argv=[view.inside(argument) for argument in command.argv],

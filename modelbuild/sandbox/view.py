@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from modelbuild.sandbox.isolation import Mounts
-from modelbuild.sandbox.supervise import interrupts_held
+from modelbuild.sandbox.supervise import interpreter_binary, interrupts_held
 
 _PLACE = re.compile(r"(?<![\w.\-/])/(build|tmp)(?![\w.\-])")
 _ROOT = re.compile(r"(?<![\w.\-/])/build(?![\w.\-])")
@@ -66,7 +66,7 @@ def _fill(view: View, mounts: Mounts) -> None:
         _link(root / place, path)
     context = json.loads(mounts.context.read_text())
     (root / "context.json").write_text(json.dumps(_rewritten(context, view)))
-    _fill_environment(view, mounts.environment)
+    _fill_environment(view, mounts)
 
 
 def _link(place: Path, path: Path) -> None:
@@ -84,17 +84,24 @@ def _rewritten(value: object, view: View) -> object:
     return value
 
 
-def _fill_environment(view: View, environment: Path) -> None:
-    """Its libraries are linked, its `bin` and its configuration are made anew."""
-    place = view.root / "env"
+def _fill_environment(view: View, mounts: Mounts) -> None:
+    """Its libraries are linked, its `bin` and its configuration are made anew.
+
+    Its own interpreter is made to find its library below /build only.
+    """
+    place, environment = view.root / "env", mounts.environment
     (place / "bin").mkdir(parents=True)
     for entry in environment.iterdir():
         if entry.name == "pyvenv.cfg":
             (place / entry.name).write_text(view.inside(entry.read_text()))
         elif entry.name != "bin":
             _link(place / entry.name, entry)
+    binary = interpreter_binary(mounts.interpreter)
     for entry in (environment / "bin").iterdir():
-        _fill_program(view, entry, place / "bin" / entry.name)
+        if re.fullmatch(r"python[\d.]*t?", entry.name):
+            (place / "bin" / entry.name).symlink_to(view.root / "python" / "bin" / binary)
+        else:
+            _fill_program(view, entry, place / "bin" / entry.name)
 
 
 def _fill_program(view: View, program: Path, place: Path) -> None:

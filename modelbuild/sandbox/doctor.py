@@ -1,0 +1,231 @@
+"""What this machine can do, and how to get what it can't."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.errors import ModelbuildError
+from modelbuild.sandbox.namespaces import (
+    CHOOSE_NONE,
+    check_namespaces,
+    find_bwrap,
+    required_bwrap,
+)
+
+GIB = 1 << 30
+LITTLE_SPACE_BYTES = 10 * GIB
+"""An environment with torch takes 1.2 GB, one for CUDA 6 GB."""
+ADDR_NO_RANDOMIZE = 0x0040000
+READ_PERSONALITY = 0xFFFFFFFF
+FICLONE = 0x40049409
+"""Linux's request to share a file's blocks with another, from linux/fs.h."""
+
+_LEVELS = {
+    "x86-64-v2": "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3",
+    "x86-64-v3": "abm avx avx2 bmi1 bmi2 f16c fma movbe xsave",
+    "x86-64-v4": "avx512bw avx512cd avx512dq avx512f avx512vl",
+}
+"""What each level of the x86-64 psABI adds, by Linux's names."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    """False: something in modelbuild can't be had without it."""
+    found: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.ok for finding in self.findings)
+
+
+def examine(store: Path) -> Report:
+    """Try everything that a build needs. `store` is its folder; it need not exist yet."""
+    checks: list[Callable[[], Finding]] = [_system]
+    if sys.platform == "linux":
+        checks += [_bubblewrap, _namespaces, _randomisation, _file_systems]
+    checks += [lambda: _store(store), _uv, _processors, _memory, _gpus]
+    return Report(findings=tuple(check() for check in checks))
+
+
+def _system() -> Finding:
+    found = f"{platform.system()} {platform.release()} on {platform.machine()}"
+    ok = sys.platform == "linux" and platform.machine() == "x86_64"
+    remedy = "Stages run on Linux x86-64 only. Here: modelbuild lock, modelbuild verify"
+    return Finding(name="system", ok=ok, found=found, remedy=None if ok else remedy)
+
+
+def _bubblewrap() -> Finding:
+    path = find_bwrap()
+    if path is None:
+        try:
+            required_bwrap()
+        except ModelbuildError as error:
+            return _refused("bubblewrap", error)
+    return Finding(name="bubblewrap", ok=True, found=f"{_output(path, '--version')} at {path}")
+
+
+def _namespaces() -> Finding:
+    try:
+        check_namespaces(required_bwrap())
+    except ModelbuildError as error:
+        return _refused("namespaces", error)
+    return Finding(name="namespaces", ok=True, found="user, mount, PID, network, IPC and UTS: made")
+
+
+def _refused(name: str, error: ModelbuildError) -> Finding:
+    found = "; ".join(f"{label}: {value}" for label, value in error.facts)
+    return Finding(name=name, ok=False, found=found, remedy=error.hint)
+
+
+def _randomisation() -> Finding:
+    """Tried on this thread, and taken back."""
+    import ctypes
+
+    personality = ctypes.CDLL(None).personality
+    before = personality(READ_PERSONALITY)
+    granted = personality(before | ADDR_NO_RANDOMIZE) >= 0
+    personality(before)
+    if granted:
+        return Finding(name="address randomisation", ok=True, found="can be turned off")
+    return Finding(
+        name="address randomisation",
+        ok=False,
+        found="can't be turned off: a filter of system calls refuses personality",
+        remedy="Start the container with: --security-opt seccomp=unconfined",
+    )
+
+
+def _file_systems() -> Finding:
+    known = Path("/proc/filesystems").read_text().split()
+    found = [name for name in ("tmpfs", "overlay") if name in known]
+    return Finding(
+        name="file systems",
+        ok="tmpfs" in found,
+        found=", ".join(found) or "neither tmpfs nor overlay",
+        remedy=None if "tmpfs" in found else CHOOSE_NONE,
+    )
+
+
+def _store(store: Path) -> Finding:
+    folder = next(path for path in (store, *store.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(folder).free
+    try:
+        abilities = list(_link_abilities(folder))
+    except OSError as error:
+        return Finding(
+            name="store",
+            ok=False,
+            found=f"{store}: {error.strerror}",
+            remedy="Choose another folder: MODELBUILD_STORE=/path/to/folder",
+        )
+    roomy = free >= LITTLE_SPACE_BYTES
+    return Finding(
+        name="store",
+        ok=True,
+        found=f"{store}: {free / GIB:.0f} GiB free, {', '.join(abilities)}",
+        remedy=None if roomy else "Little space is left: MODELBUILD_STORE names another folder",
+    )
+
+
+def _link_abilities(folder: Path) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix=".modelbuild-doctor-", dir=folder) as name:
+        file = Path(name, "file")
+        file.write_bytes(b"0" * 4096)
+        try:
+            Path(name, "link").hardlink_to(file)
+            yield "hard links"
+        except OSError:
+            yield "no hard links: environments take their whole size"
+        yield "reflinks" if _reflinks(file, Path(name, "copy")) else "no reflinks"
+
+
+def _reflinks(file: Path, copy: Path) -> bool:
+    import fcntl
+
+    with file.open("rb") as source, copy.open("wb") as target:
+        try:
+            fcntl.ioctl(target, FICLONE, source.fileno())
+        except OSError:
+            return False
+    return True
+
+
+def _uv() -> Finding:
+    beside = Path(sys.executable).parent / "uv"
+    path = str(beside) if beside.exists() else shutil.which("uv")
+    if path is None:
+        return Finding(name="uv", ok=False, found="none", remedy="pip install uv")
+    return Finding(name="uv", ok=True, found=f"{_output(Path(path), '--version')} at {path}")
+
+
+def _processors() -> Finding:
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    level = cpu_level(_cpu_flags())
+    if level is None:
+        found = f"{allowed} of {os.cpu_count()}, instruction set not known"
+        return Finding(name="processors", ok=True, found=found)
+    ok = level >= "x86-64-v3"
+    return Finding(
+        name="processors",
+        ok=ok,
+        found=f"{allowed} of {os.cpu_count()}, {level}",
+        remedy=None if ok else f'Only recipes with [hardware] cpu = "{level}" can be built here',
+    )
+
+
+def _cpu_flags() -> frozenset[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def cpu_level(flags: frozenset[str]) -> str | None:
+    """The highest level of x86-64 whose instructions are all there; None: not an x86-64."""
+    level = "x86-64" if "lm" in flags else None
+    for name, needed in _LEVELS.items():
+        if level is None or not flags.issuperset(needed.split()):
+            return level
+        level = name
+    return level
+
+
+def _memory() -> Finding:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    found = f"{memory / GIB:.1f} GiB: at most a quarter for a stage's /tmp, half for /dev/shm"
+    return Finding(name="memory", ok=True, found=found)
+
+
+def _gpus() -> Finding:
+    if shutil.which("nvidia-smi") is None:
+        return Finding(name="GPUs", ok=True, found="none (no nvidia-smi)")
+    query = ("--query-gpu=index,name,memory.total,driver_version", "--format=csv,noheader")
+    found = _output(Path("nvidia-smi"), *query)
+    return Finding(name="GPUs", ok=True, found=found or "none (nvidia-smi lists none)")
+
+
+def _output(program: Path | None, *arguments: str) -> str:
+    done = subprocess.run(
+        [str(program), *arguments], capture_output=True, text=True, check=False, timeout=30
+    )
+    return (done.stdout or done.stderr).strip()
