@@ -244,11 +244,17 @@ def test_a_missing_file_is_one_message(tmp_path: Path) -> None:
     assert str(error.value) == f"cannot read {tmp_path}/nothing: No such file or directory"
 
 
-def _churn(path: Path, stop: threading.Event) -> None:
+def _truncate(path: Path, stop: threading.Event) -> None:
     size = path.stat().st_size
     while not stop.is_set():
         os.truncate(path, size // 2)
         os.truncate(path, size)
+
+
+def _overwrite(path: Path, stop: threading.Event) -> None:
+    with path.open("r+b", buffering=0) as file:
+        while not stop.is_set():
+            os.pwrite(file.fileno(), b"x", 0)
 
 
 def _scan_often(path: Path) -> None:
@@ -256,16 +262,20 @@ def _scan_often(path: Path) -> None:
         scan_file(path)
 
 
+@pytest.mark.parametrize("change", [_truncate, _overwrite])
 @pytest.mark.parametrize("large", [1, 1 << 60])
 def test_a_file_that_changes_while_it_is_read_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    large: int,
+    change: Callable[[Path, threading.Event], None],
 ) -> None:
     """Also where it is mapped: a mapping of a truncated file kills the process that reads it."""
     monkeypatch.setattr(tree_module, "_LARGE", large)
     path = tmp_path / "growing"
     path.write_bytes(bytes(64 << 20))
     stop = threading.Event()
-    writer = threading.Thread(target=_churn, args=(path, stop))
+    writer = threading.Thread(target=change, args=(path, stop))
     writer.start()
     try:
         with pytest.raises(ModelbuildError) as error:
