@@ -1,4 +1,4 @@
-"""The answer of a build with nothing to do is kept, and dropped when anything that decided it moves."""
+"""The answer of a build with nothing to do is kept until anything that decided it moves."""
 
 from __future__ import annotations
 

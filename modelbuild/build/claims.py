@@ -34,14 +34,26 @@ class Judgement:
     claim: Claim | None
     """The one compared with: of the same class if there is one, else the nearest."""
     same_class: bool
+    measured: bool = False
+    """Whether either of the two results has metrics."""
 
     def broken(self, level: Level) -> bool:
         """Whether the stage failed to reproduce at the level that its recipe promises."""
-        if not self.same_class or level is Level.RECORDED:
+        if self.agreement is None or not self.same_class:
             return False
-        if level is Level.FUNCTIONAL:
-            return self.agreement is Agreement.DIFFERENT
-        return self.agreement not in (None, Agreement.IDENTICAL)
+        return breaks(self.agreement, level, measured=self.measured)
+
+
+def breaks(agreement: Agreement, level: Level, *, measured: bool) -> bool:
+    """Whether a second result on the same class breaks the promise of the level.
+
+    `functional` promises metrics: a stage without any is judged by the stages after it.
+    """
+    if level is Level.RECORDED:
+        return False
+    if level is Level.FUNCTIONAL:
+        return measured and agreement is Agreement.DIFFERENT
+    return agreement is not Agreement.IDENTICAL
 
 
 def judge(
@@ -59,7 +71,12 @@ def judge(
     if claim is None:
         return Judgement(agreement=None, claim=None, same_class=False)
     agreement = agree(claim.output, claim.metrics, output, metrics, tolerances)
-    return Judgement(agreement=agreement, claim=claim, same_class=own is not None)
+    return Judgement(
+        agreement=agreement,
+        claim=claim,
+        same_class=own is not None,
+        measured=bool(metrics or claim.metrics),
+    )
 
 
 def agree(
@@ -72,7 +89,7 @@ def agree(
     """Identical bits, else metrics within tolerance, else different."""
     if first == second:
         return Agreement.IDENTICAL
-    if tolerances and compare_metrics(first_metrics, second_metrics, tolerances).within:
+    if compare_metrics(first_metrics, second_metrics, tolerances).within:
         return Agreement.WITHIN_TOLERANCE
     return Agreement.DIFFERENT
 

@@ -15,7 +15,8 @@ from modelbuild.build.log import StageLog, log_folder
 from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.spec.derivation import Derivation, StageId
-from modelbuild.spec.metrics import parse_metrics
+from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
+from modelbuild.spec.recipe import Stage
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
 from modelbuild.store.tensor_files import count_parameters
@@ -172,14 +173,20 @@ def _check(job: Job, outcome: Outcome, out: Path, log: StageLog, site: Site) -> 
         )
     if stage.metrics is None:
         return {}
-    where = recipe.where(f"stages.{stage.name}.metrics")
+    return _metrics(out / stage.metrics, recipe.where(f"stages.{stage.name}.metrics"), stage)
+
+
+def _metrics(path: Path, where: str, stage: Stage) -> dict[str, float]:
     try:
-        return parse_metrics((out / stage.metrics).read_bytes(), stage.metrics)
+        if path.is_symlink():
+            raise ValueError(f"{path.name} is a link")
+        with path.open("rb") as file:
+            return parse_metrics(file.read(MAX_BYTES + 1), str(stage.metrics))
     except FileNotFoundError:
-        there = ", ".join(sorted(os.listdir(out))[:10])
+        there = ", ".join(sorted(os.listdir(path.parent))[:10]) if path.parent.exists() else ""
         raise StageFailedError(
             f"{where}: stage '{stage.name}' did not write its metrics file",
-            facts=[("wanted", stage.metrics), ("found", there)],
+            facts=[("wanted", str(stage.metrics)), ("found", there)],
         ) from None
     except (ValueError, OSError) as error:
         raise StageFailedError(

@@ -15,8 +15,9 @@ from modelbuild.locking.lock import (
     lock_recipes,
     write_locked,
 )
-from modelbuild.sources.lock_on_disk import read_lock
+from modelbuild.sources.lock_on_disk import read_agreed_lock, read_whole_lock
 from modelbuild.spec.lock import Lock
+from modelbuild.spec.lock_conflict import has_conflict
 from modelbuild.spec.recipe import Recipe
 
 
@@ -36,7 +37,7 @@ def lock(recipes: Collection[PurePosixPath], request: LockRequest) -> LockReport
     With `request.check`, nothing is written and OutOfDateError says what is not current.
     """
     workspace = request.workspace
-    previous = read_lock(workspace)
+    previous = read_whole_lock(workspace) if request.check else read_agreed_lock(workspace)
     if recipes:
         chosen = [workspace.read_recipe(path) for path in sorted(recipes)]
         gone: tuple[str, ...] = ()
@@ -55,7 +56,8 @@ def lock(recipes: Collection[PurePosixPath], request: LockRequest) -> LockReport
     if request.check:
         check_current(result, selected)
     changed = {name: changes(result, name) for name in sorted(selected) if result.stale(name)}
-    moved = bool(changed or gone) and not request.check
+    conflicted = has_conflict(workspace.lock_bytes())
+    moved = bool(changed or gone or conflicted) and not request.check
     if moved:
         result = write_locked(selected, result, request, forget=gone)
     return LockReport(result=result, changed=changed, removed=gone, written=moved)

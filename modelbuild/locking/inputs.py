@@ -124,7 +124,8 @@ def lock_stage_code(
     recipe: Recipe, stage: Stage, files: Mapping[str, LockedFile], workspace: Workspace
 ) -> tuple[str, ...] | None:
     folder = workspace.folder(recipe)
-    return stage_code(stage, {path: (folder / path).read_bytes() for path in files})
+    contents = {path: (folder / path).read_bytes() for path in files}
+    return stage_code(stage, contents, recipe.where(f"stages.{stage.name}.code"))
 
 
 def lock_data(

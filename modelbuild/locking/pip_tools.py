@@ -97,15 +97,16 @@ def _interpreter(question: Question, folder: Path) -> list[str]:
 
     tools = [f"{name}=={version(name)}" for name in ("pip-tools", "pip")]
     environment, program = folder / "venv", uv_package.find_uv_bin()
+    python = ("--no-python-downloads", "--python", question.python)
     for command in (
-        [program, "venv", "--quiet", "--python", question.python, str(environment)],
+        [program, "venv", "--quiet", *python, str(environment)],
         [program, "pip", "install", "--quiet", "--python", str(environment), *tools],
     ):
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=uv_variables()
         )
         if done.returncode != 0:
-            found = scrubbed(done.stderr.strip())[:500]
+            found = scrubbed(done.stderr.rpartition("error: ")[2].strip())[:500]
             raise _unavailable("needs a Python of the target's version", question.python, found)
     return [str(environment / "bin" / "python")]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Lock
+from modelbuild.spec.lock_conflict import agreed_lock, has_conflict
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
 from modelbuild.store.store import Store, write_atomically
 
@@ -23,10 +24,18 @@ def read_whole_lock(workspace: Workspace) -> Lock:
     return parse_lock(data, LOCK_NAME) if data else Lock()
 
 
+def read_agreed_lock(workspace: Workspace) -> Lock:
+    """The whole lock; of one with conflict markers, what both sides agree on."""
+    data = workspace.lock_bytes()
+    if has_conflict(data):
+        return agreed_lock(data, LOCK_NAME)
+    return parse_lock(data, LOCK_NAME) if data else Lock()
+
+
 def update_lock(workspace: Workspace, store: Store, change: Callable[[Lock], Lock]) -> None:
     """Read the lock, change it, write it: no other process of this machine does so meanwhile."""
     key = f"workspace-{Digest.of(str(workspace.root).encode()).store_key}"
     with store.lock(key, lambda _: None):
-        after = render_lock(change(read_whole_lock(workspace)))
+        after = render_lock(change(read_agreed_lock(workspace)))
         if after != workspace.lock_bytes():
             write_atomically(workspace.lock_path, after)

@@ -34,6 +34,10 @@ def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
     )
 
 
+def has_conflict(data: bytes) -> bool:
+    return any(line.startswith(CONFLICT_MARKERS) for line in data.splitlines())
+
+
 def _sides(data: bytes) -> dict[str, bytes]:
     """The text as each side has it. Git may also show the common ancestor, between | and =."""
     sides: dict[str, list[bytes]] = {"ours": [], "theirs": []}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from modelbuild.build.claims import Agreement, agree
+from modelbuild.build.claims import Agreement, agree, breaks
 from modelbuild.build.request import BuildRequest, Observer, Silent
 from modelbuild.build.run import Run, not_reproducible
 from modelbuild.errors import (
@@ -53,6 +53,11 @@ class Rebuild:
     second: Path
     comparison: TreeComparison | None
     """Where both outputs are at hand and differ."""
+    measured: bool
+
+    def breaks(self, level: Level) -> bool:
+        """Whether it fails the recipe's promise, which holds within one numeric class."""
+        return self.same_class and breaks(self.agreement, level, measured=self.measured)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +191,7 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
             set_aside(first, run.request.store)
         second = run.build(identity, resolved, upstream, run.site(identity.recipe))
         rebuilt = _compare(identity, run, first if store == "intact" else None, second)
-        if rebuilt and _breaks(rebuilt, run.locked.recipes[identity.recipe].determinism.level):
+        if rebuilt and rebuilt.breaks(run.locked.recipes[identity.recipe].determinism.level):
             problems.append(_not_reproducible(identity, rebuilt))
     kept = first or second
     run.finish(identity, kept, "valid")
@@ -251,6 +256,7 @@ def _compare(
             second_class=second.numeric_class,
             second=second.path(store),
             comparison=comparison,
+            measured=bool(first.metrics or second.metrics),
         )
     judgement = run.judge(identity, second)
     if judgement.claim is None or judgement.agreement is None:
@@ -263,16 +269,8 @@ def _compare(
         second_class=second.numeric_class,
         second=second.path(store),
         comparison=None,
+        measured=judgement.measured,
     )
-
-
-def _breaks(rebuild: Rebuild, level: Level) -> bool:
-    """Whether a rebuild fails the recipe's promise, which holds within one numeric class."""
-    if not rebuild.same_class or level is Level.RECORDED:
-        return False
-    if level is Level.FUNCTIONAL:
-        return rebuild.agreement is Agreement.DIFFERENT
-    return rebuild.agreement is not Agreement.IDENTICAL
 
 
 def _corrupt(identity: StageId, realisation: Realisation, store: Store) -> DigestMismatchError:
