@@ -37,7 +37,7 @@ _MISSING_FILE = re.compile(
     r"""No\ such\ file\ or\ directory:?\ b?(?P<quote>['"])(?P<python>.+?)(?P=quote)
     | can't\ open\ file\ '(?P<script>.+?)':\ \[Errno\ 2\]
     | FileNotFoundError:\ (?P<numpy>\S+)\ not\ found
-    | :\ (?:cannot\ (?:open|access)\ )?'?(?P<shell>[^\s:']+)'?:\ No\ such\ file\ or\ directory""",
+    | :\ (?:cannot\ (?:open|access)\ )?'?(?P<shell>[^\s:']+)'?:\ No\ such\ file\b""",
     re.VERBOSE,
 )
 _MISSING_MODULE = re.compile(r"No module named '?([\w.]+)'?")
@@ -54,7 +54,7 @@ _PIP = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
 _POOL = re.compile(
     r"HTTP(S?)ConnectionPool\(host='([^']+)', port=\d+\): Max retries exceeded with url: (\S+)"
 )
-_URL = re.compile(r"https?://[^\s'\"<>()\[\]]+")
+_URL = re.compile(r"https?://[^\s'\"<>()\[\]/]+/[^\s'\"<>()\[\]]+")
 _DOCUMENTATION = re.compile(r"/docs?/|//docs\.|/issues/|/wiki/|#")
 _READ_ONLY = re.compile(r"Read-only file system(?:: b?(?P<quote>['\"])(?P<path>.+?)(?P=quote))?")
 _FULL = re.compile(r"No space left on device|killed by signal: Bus error")
@@ -87,9 +87,17 @@ def explain_failure(log_tail: bytes, workspace_has: WorkspaceHas) -> str | None:
 def _missing_files(log: str, workspace_has: WorkspaceHas) -> Iterator[_Finding]:
     for match in _MISSING_FILE.finditer(log):
         path = next(text for name, text in match.groupdict().items() if text and name != "quote")
-        advice = _missing_file(path.removeprefix("/build/src/").removeprefix("./"), workspace_has)
+        advice = _missing_file(_below_src(path, workspace_has), workspace_has)
         if advice:
             yield _Finding(match.start(), advice)
+
+
+def _below_src(path: str, workspace_has: WorkspaceHas) -> str:
+    """As the recipe writes it. Without namespaces the code lies in a host's folder `src`."""
+    below = path.partition("/src/")[2]
+    if path.startswith("/build/src/") or (path.startswith("/") and below and workspace_has(below)):
+        return below
+    return path.removeprefix("./")
 
 
 def _missing_file(path: str, workspace_has: WorkspaceHas) -> str | None:
