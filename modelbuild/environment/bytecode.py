@@ -11,6 +11,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from modelbuild.environment.child import dying_with_us
 from modelbuild.errors import ModelbuildError
 
 # Runs in the locked interpreter. What is not valid Python (templates, other versions' syntax)
@@ -29,16 +30,19 @@ def compile_file(path):
     except py_compile.PyCompileError:
         pass
 
-def die_with_parent():
+def end_with(parent):
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 if __name__ == "__main__":
-    die_with_parent()
     os.chdir(folder)
     found = [os.path.relpath(os.path.join(parent, name))
              for parent, _, names in os.walk(".") for name in names if name.endswith(".py")]
-    with concurrent.futures.ProcessPoolExecutor(workers, initializer=die_with_parent) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, initializer=end_with, initargs=(os.getpid(),)
+    ) as pool:
         for _ in pool.map(compile_file, sorted(found), chunksize=32):
             pass
 """
@@ -55,6 +59,7 @@ def compile_bytecode(folder: Path, place: str, python: Path) -> None:
         # Nothing inherited; before 3.11 the order of sets of constants follows the hash seed.
         env={"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         cwd="/",
+        preexec_fn=dying_with_us(),
         capture_output=True,
         text=True,
         check=False,

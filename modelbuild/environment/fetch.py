@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelbuild.environment.child import die_with_parent
+from modelbuild.environment.child import dying_with_us
 from modelbuild.environment.indexes import scrubbed, uv_variables
 from modelbuild.errors import DigestMismatchError, ModelbuildError, UnavailableError
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
@@ -100,7 +100,7 @@ def _run(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=die_with_parent,  # it makes one system call and allocates nothing
+        preexec_fn=dying_with_us(),
     )
     with process:
         assert process.stderr is not None

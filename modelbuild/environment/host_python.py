@@ -16,6 +16,7 @@ from pathlib import Path
 
 from modelbuild.errors import ModelbuildError
 from modelbuild.spec.digest import Digest
+from modelbuild.store.tree import EXECUTABLE, FILE, LINK, Entry, tree_digest
 
 LIBRARY_LINK = "py.so"
 """At the top of the tree, a link to the shared library of a shared build. The name is this short
@@ -179,31 +180,40 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 def layout_digest(tree: Layout) -> Digest:
     """The digest of the tree, before it is made."""
-    from blake3 import blake3
-
-    from modelbuild.store.tree import EXECUTABLE, LINK, Entry, hash_file, tree_digest
-
     path, binary = tree.executable
-    entries = [Entry(path.encode(), EXECUTABLE, blake3(binary).hexdigest(), len(binary))]
+    entries = [_entry(path, EXECUTABLE, binary)]
     for place, target in tree.links.items():
-        digest = blake3(target.encode()).hexdigest()
-        entries.append(Entry(os.fsencode(place), LINK, digest, len(target)))
+        entries.append(_entry(place, LINK, os.fsencode(target)))
     for place, file in tree.files.items():
-        entries.append(hash_file(os.fsencode(file), os.fsencode(place)))
+        entries.append(_entry(place, EXECUTABLE if _runs(file) else FILE, file.read_bytes()))
     return tree_digest(entries)
 
 
 def write_layout(tree: Layout, folder: Path) -> None:
-    """Make the tree as the new folder `folder`."""
-    from modelbuild.store.tree import copy_file
+    """Make the tree as the new folder `folder`.
 
-    for place, file in tree.files.items():
-        target = folder / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        copy_file(os.fsencode(file), os.fsencode(target))
+    Not with the store's copies, which insist on an unchanged change time: other programs may
+    make hard links to these files at any time. The result's digest is what counts.
+    """
     path, binary = tree.executable
-    (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    (folder / path).write_bytes(binary)
-    (folder / path).chmod(0o755)
-    for place, target_name in tree.links.items():
-        (folder / place).symlink_to(target_name)
+    _write(folder / path, binary, executable=True)
+    for place, file in tree.files.items():
+        _write(folder / place, file.read_bytes(), executable=_runs(file))
+    for place, target in tree.links.items():
+        (folder / place).symlink_to(target)
+
+
+def _entry(place: str, kind: str, content: bytes) -> Entry:
+    from blake3 import blake3
+
+    return Entry(os.fsencode(place), kind, blake3(content).hexdigest(), len(content))
+
+
+def _runs(file: Path) -> bool:
+    return bool(file.stat().st_mode & 0o100)
+
+
+def _write(target: Path, content: bytes, *, executable: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    target.chmod(0o755 if executable else 0o644)

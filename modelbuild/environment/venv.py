@@ -128,10 +128,10 @@ def _settle_python(scripts: Path, interpreter: Interpreter) -> None:
 
 
 def _mend_record(record: Path, mended: Mapping[str, bytes], dropped: Iterable[str]) -> None:
-    rows = list(csv.reader(io.StringIO(record.read_text(encoding="utf-8"))))
+    rows = csv.reader(io.StringIO(record.read_text(encoding="utf-8")))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    for row in sorted(rows):
+    for row in rows:
         if row and row[0] in mended:
             content = mended[row[0]]
             writer.writerow([row[0], f"sha256={record_digest(content)}", len(content)])
