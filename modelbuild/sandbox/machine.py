@@ -1,0 +1,277 @@
+"""What this machine is: whether it can honour a recipe's hardware, and its numeric class."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from modelbuild.errors import UnavailableError
+from modelbuild.spec.digest import Digest
+from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.recipe import Device, Hardware, Recipe
+
+UNKNOWN = "unknown"
+ABSENT = "absent"
+
+_V2 = ("cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3")
+_V3 = (*_V2, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave")
+_V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+LEVELS = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
+"""Flags of /proc/cpuinfo that each level of the x86-64 psABI asks for."""
+
+_NUMERIC_FLAG = re.compile(r"avx.*|amx_.*|fma4?|f16c|sse4_.|ssse3")
+"""Flags by which numeric libraries choose a path."""
+
+_LIBRARY_FOLDERS = (
+    *("/lib64", "/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/x86_64-linux-gnu"),
+    *("/lib", "/usr/lib"),
+)
+_LIBRARIES = {
+    "loader": "ld-linux-x86-64.so.2",
+    "libc": "libc.so.6",
+    "libm": "libm.so.6",
+    "libstdc++": "libstdc++.so.6",
+}
+_COMPILERS = ("cc", "gcc", "g++", "clang")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gpu:
+    name: str
+    memory_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """Facts as the system states them, so far as they decide what can run here."""
+
+    system: str
+    """`Linux`, `Darwin`, ..."""
+    architecture: str
+    kernel: str
+    """Its release, such as `6.1.0-18-amd64`."""
+    glibc: tuple[int, int] | None
+    vendor: str = UNKNOWN
+    model: str = UNKNOWN
+    """Family, model number and name of the CPU."""
+    flags: frozenset[str] = frozenset()
+    caches: str = UNKNOWN
+    gpus: tuple[Gpu, ...] = field(default=())
+
+
+def this_machine(*, with_gpus: bool = False) -> Machine:
+    """GPUs are asked for only where wanted: the answer takes longer than everything else."""
+    system = os.uname()
+    cpu = _read_cpu()
+    return Machine(
+        system=system.sysname,
+        architecture=system.machine,
+        kernel=system.release,
+        glibc=_read_glibc(),
+        vendor=cpu.get("vendor_id", UNKNOWN),
+        model=_describe_model(cpu),
+        flags=frozenset(cpu.get("flags", "").split()),
+        caches=_read_caches(),
+        gpus=_read_gpus() if with_gpus else (),
+    )
+
+
+def _read_cpu() -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor."""
+    facts = {}
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                name, found, value = line.partition(":")
+                if not found:
+                    break
+                facts[name.strip()] = value.strip()
+    except OSError:
+        return {}
+    return facts
+
+
+def _describe_model(cpu: Mapping[str, str]) -> str:
+    if "model name" not in cpu:
+        return UNKNOWN
+    return f"family {cpu.get('cpu family')} model {cpu.get('model')}: {cpu['model name']}"
+
+
+def _read_glibc() -> tuple[int, int] | None:
+    try:
+        found = re.fullmatch(r"glibc (\d+)\.(\d+).*", os.confstr("CS_GNU_LIBC_VERSION") or "")
+    except (OSError, ValueError):
+        return None
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _read_caches() -> str:
+    """Such as `L1d 48K, L1i 32K, L2 2048K, L3 32768K`."""
+    letters = {"Data": "d", "Instruction": "i"}
+    found = []
+    try:
+        for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+            level, kind, size = (
+                (index / name).read_text().strip() for name in ("level", "type", "size")
+            )
+            found.append(f"L{level}{letters.get(kind, '')} {size}")
+    except OSError:
+        return UNKNOWN
+    return ", ".join(sorted(found)) or UNKNOWN
+
+
+def _read_gpus() -> tuple[Gpu, ...]:
+    """What nvidia-smi lists; nothing where it is missing or fails."""
+    import subprocess
+
+    query = "--query-gpu=name,memory.total,driver_version"
+    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return parse_gpus(listed.stdout)
+
+
+def parse_gpus(listed: str) -> tuple[Gpu, ...]:
+    """Lines such as `NVIDIA H100 80GB HBM3, 81559, 550.54.15`, memory in MiB."""
+    gpus = []
+    for line in listed.splitlines():
+        name, memory, driver = (part.strip() for part in line.rsplit(",", 2))
+        size = int(memory) * 2**20 if memory.isdigit() else 0
+        gpus.append(Gpu(name=name, memory_bytes=size, driver=driver))
+    return tuple(gpus)
+
+
+def read_numeric_class(
+    hardware: Hardware, interpreter: Digest, machine: Machine | None = None
+) -> NumericClass:
+    """The class of this machine for a recipe's hardware; `interpreter` is its tree's digest."""
+    machine = machine or this_machine(with_gpus=hardware.device is Device.CUDA)
+    facts = {
+        "cpu-vendor": machine.vendor,
+        "cpu-model": machine.model,
+        "caches": machine.caches,
+        "instructions": _instructions(hardware.cpu, machine.flags),
+        "threads": str(hardware.threads),
+        "kernel": ".".join(re.findall(r"\d+", machine.kernel)[:2]),
+        "interpreter": interpreter.short,
+    }
+    facts |= {name: _digest(_library(file)) for name, file in _LIBRARIES.items()}
+    compilers = {name: _digest(Path("/usr/bin", name)) for name in _COMPILERS}
+    facts |= {name: digest for name, digest in compilers.items() if digest != ABSENT}
+    if hardware.device is Device.CUDA:
+        chosen = [machine.gpus[index] for index in fitting_gpus(hardware, machine)]
+        facts["gpus"] = ", ".join(gpu.name for gpu in chosen) or ABSENT
+        facts["driver"] = ", ".join(sorted({gpu.driver for gpu in chosen})) or ABSENT
+    return NumericClass(facts)
+
+
+def _instructions(cap: str, flags: Iterable[str]) -> str:
+    """The recipe's cap, or where it sets none, all that libraries may use."""
+    if cap != "native":
+        return cap
+    return " ".join(sorted(flag for flag in flags if _NUMERIC_FLAG.fullmatch(flag))) or UNKNOWN
+
+
+def _library(name: str) -> Path:
+    """Where the loader finds it first."""
+    paths = [Path(folder, name) for folder in _LIBRARY_FOLDERS]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _digest(path: Path) -> str:
+    try:
+        return Digest.of(path.read_bytes()).short
+    except FileNotFoundError:
+        return ABSENT
+    except OSError:
+        return UNKNOWN
+
+
+def check_hardware(recipe: Recipe, machine: Machine | None = None) -> None:
+    """Raise UnavailableError where this machine can't honour `[hardware]` or the platform.
+
+    Fewer processors than the recipe has threads or processes is no reason: it is only slower.
+    """
+    cuda = recipe.hardware.device is Device.CUDA
+    machine = machine or this_machine(with_gpus=cuda)
+    _check_platform(recipe, machine)
+    _check_cpu(recipe, machine)
+    if cuda:
+        _check_gpus(recipe, machine)
+
+
+def _check_platform(recipe: Recipe, machine: Machine) -> None:
+    platform = recipe.environment.platform
+    architecture, _, libc = platform.partition("-")
+    wanted = re.fullmatch(r"manylinux_(\d+)_(\d+)", libc)
+    here = f"{machine.system} on {machine.architecture}"
+    if machine.glibc:
+        here += f" with glibc {machine.glibc[0]}.{machine.glibc[1]}"
+    fits = machine.system == "Linux" and machine.architecture == architecture
+    if wanted:
+        oldest = (int(wanted[1]), int(wanted[2]))
+        fits = fits and machine.glibc is not None and machine.glibc >= oldest
+    if not fits:
+        raise UnavailableError(
+            f"{recipe.where('environment.platform')}: recipe '{recipe.name}' is for a platform"
+            " that this machine is not",
+            facts=[("wanted", platform), ("found", here)],
+            hint="Build it on such a machine. Locking and `modelbuild verify` without --rebuild"
+            " work here.",
+        )
+
+
+def _check_cpu(recipe: Recipe, machine: Machine) -> None:
+    wanted = recipe.hardware.cpu
+    missing = [flag for flag in LEVELS.get(wanted, ()) if flag not in machine.flags]
+    if not missing:
+        return
+    able = [level for level, flags in LEVELS.items() if machine.flags.issuperset(flags)]
+    hint = "Build it on a newer machine"
+    if able:
+        hint += f', or declare another in the recipe, with other bits: cpu = "{able[-1]}"'
+    raise UnavailableError(
+        f"{recipe.where('hardware.cpu')}: this CPU lacks instructions that recipe"
+        f" '{recipe.name}' is pinned to",
+        facts=[("wanted", wanted), ("found", f"{machine.model} without {' '.join(missing)}")],
+        hint=hint + ".",
+    )
+
+
+def fitting_gpus(hardware: Hardware, machine: Machine) -> tuple[int, ...]:
+    """Indices of the GPUs that a stage gets: the first that fit, in the order of the PCI bus."""
+    fitting = [
+        index
+        for index, gpu in enumerate(machine.gpus)
+        if fnmatchcase(gpu.name, hardware.gpu or "*")
+        and gpu.memory_bytes >= (hardware.gpu_memory_bytes or 0)
+    ]
+    return tuple(fitting[: hardware.gpus])
+
+
+def _check_gpus(recipe: Recipe, machine: Machine) -> None:
+    hardware = recipe.hardware
+    if len(fitting_gpus(hardware, machine)) == hardware.gpus:
+        return
+    key, wanted = "hardware.gpus", f"{hardware.gpus} {'GPU' if hardware.gpus == 1 else 'GPUs'}"
+    if hardware.gpu is not None:
+        key, wanted = "hardware.gpu", f"{wanted} named {hardware.gpu}"
+    if hardware.gpu_memory_bytes is not None:
+        wanted += f" of at least {_gibibytes(hardware.gpu_memory_bytes)}"
+    found = "\n".join(f"{gpu.name}, {_gibibytes(gpu.memory_bytes)}" for gpu in machine.gpus)
+    raise UnavailableError(
+        f"{recipe.where(key)}: this machine lacks the GPUs of recipe '{recipe.name}'",
+        facts=[("wanted", wanted), ("found", found or "none that nvidia-smi lists")],
+        hint="Build it on a machine that has them.",
+    )
+
+
+def _gibibytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
