@@ -164,11 +164,14 @@ def _content_digest(descriptor: int, path: bytes, size: int) -> str:
 
 
 _MAPPED = """
-import sys
+import mmap, os, sys
 sys.path.append(sys.argv[1])
 from blake3 import blake3
+window, size = int(sys.argv[2]), os.fstat(0).st_size
 hasher = blake3(max_threads=blake3.AUTO)
-hasher.update_mmap("/dev/stdin")
+for start in range(0, size, window):
+    with mmap.mmap(0, min(window, size - start), access=mmap.ACCESS_READ, offset=start) as part:
+        hasher.update(part)
 print(hasher.hexdigest())
 """
 
@@ -183,7 +186,7 @@ def _mapped_digest(descriptor: int) -> str | None:
 
     packages = os.path.dirname(os.path.dirname(sys.modules[blake3.__module__].__file__ or ""))
     hashed = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", _MAPPED, packages],
+        [sys.executable, "-I", "-S", "-c", _MAPPED, packages, str(_LARGE)],
         stdin=descriptor,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
