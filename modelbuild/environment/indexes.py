@@ -238,6 +238,7 @@ class IndexAccess:
 
     def open(self, url: str, headers: Mapping[str, str] = {}, method: str = "GET") -> HTTPResponse:
         """Raises OSError (urllib.error.HTTPError for a status of 400 and above)."""
+        from urllib.error import HTTPError
         from urllib.request import Request, build_opener
 
         request = Request(url, headers=dict(headers), method=method)  # noqa: S310
@@ -246,7 +247,11 @@ class IndexAccess:
             request.add_unredirected_header("Authorization", authorization)
         opener = build_opener(*self._handlers(urlsplit(url).hostname or ""))
         timeout = float(self.variables.get("UV_HTTP_TIMEOUT", "30"))
-        response: HTTPResponse = opener.open(request, timeout=timeout)
+        try:
+            response: HTTPResponse = opener.open(request, timeout=timeout)
+        except HTTPError as error:
+            error.close()  # it holds the connection
+            raise
         return response
 
     def _handlers(self, host: str) -> Iterator[BaseHandler]:
