@@ -135,7 +135,7 @@ class Tiny:
             errors="surrogateescape",
             check=False,
         )
-        assert "Traceback" not in done.stderr, done.stderr
+        assert "\nTraceback" not in f"\n{done.stderr}", done.stderr
         return Ran(done.returncode, done.stdout, done.stderr)
 
     def build(self, *arguments: str, **variables: str) -> dict:

@@ -196,6 +196,9 @@ def _mapped_digest(descriptor: int) -> str | None:
 
 
 def _moved(before: os.stat_result, after: os.stat_result) -> bool:
+    if before.st_nlink > 1 or after.st_nlink > 1:
+        # A link made or removed elsewhere, as uv does with its cache, moves the change time.
+        return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
     return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
         after.st_size,
         after.st_mtime_ns,
