@@ -9,7 +9,8 @@ MODELBUILD_SEED, MODELBUILD_THREADS, MODELBUILD_CPU and MODELBUILD_ALLOW.
    draw the same.
 2. Listings of folders are sorted: otherwise their order is the file system's.
 3. Processors are as many as the recipe has threads.
-4. `random`, `numpy` and `torch` are pinned when the script imports them; none is imported here.
+4. `random`, `numpy` and `torch` are pinned when the script imports them (`pins.py`); none is
+   imported here.
 
 A script that seeds everything itself computes what it computes without this file. Every process
 of a stage pays for it at its start, hence no import beyond what Python has loaded already.
@@ -44,10 +45,8 @@ class Lineage:
         self.enter(os.environ.get(LINEAGE, FIRST))
 
     def enter(self, place: str) -> None:
-        from _random import Random  # the generator alone: all of `random` takes 5 ms
-
         self.place = place
-        self.stream = Random(int.from_bytes(f"{self.seed} {place}".encode(), "big"))
+        self.stream: Any = None
         self.children = -1
         self.next_child()
 
@@ -61,7 +60,12 @@ class Lineage:
 
     def random_bytes(self, size: int, flags: int = 0) -> bytes:
         """Takes what `os.urandom` and `os.getrandom` take, and gives the same in every run."""
-        return self.stream.getrandbits(8 * size).to_bytes(size, "little")
+        if self.stream is None:
+            from _random import Random  # the generator alone: all of `random` takes 5 ms
+
+            self.stream = Random(int.from_bytes(f"{self.seed} {self.place}".encode(), "big"))
+        drawn: int = self.stream.getrandbits(8 * size)
+        return drawn.to_bytes(size, "little")
 
     def starting_seed(self) -> int:
         """For a generator that takes 32 bits: in the first process, the recipe's own."""
@@ -143,117 +147,46 @@ def _replace(module: ModuleType, name: str, new: Any) -> None:
     setattr(module, name, new)
 
 
-def pin_random(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
-    """`random`, and generators made without a seed: C seeds them, and never asks `os.urandom`."""
-    load()
-    plain_seed = module.Random.seed
-
-    def seed(self: Any, a: Any = None, version: int = 2) -> None:
-        plain_seed(self, int.from_bytes(os.urandom(32), "big") if a is None else a, version)
-
-    seed.__doc__ = plain_seed.__doc__
-    module.Random.seed = seed
-    module.seed = module._inst.seed
-    module.seed(lineage.starting_seed())
-    # Python seeds a forked child from the system; this comes after it.
-    os.register_at_fork(after_in_child=module.seed)
+PINNED = frozenset(
+    ("random", "numpy", "numpy.random", "subprocess", "multiprocessing.util", "torch")
+)
+_loaded: dict[str, dict[str, Any]] = {}
 
 
-def pin_numpy(_: Any, load: Callable[[], None], __: Lineage) -> None:
-    """`numpy`, quiet about names in NPY_DISABLE_CPU_FEATURES that another version of it has."""
-    import warnings
-
-    about = "During parsing environment variable: 'NPY_DISABLE_CPU_FEATURES'"
-    warnings.filterwarnings("ignore", about, ImportWarning)
-    load()
-
-
-def pin_numpy_random(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
-    """The old generator; `default_rng()` without a seed takes it from `secrets`."""
-    load()
-    module.seed(lineage.starting_seed())
-
-
-def pin_subprocess(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
-    """`subprocess` and `multiprocessing`: a child has its place, whatever variables it is given."""
-    load()
-    import _posixsubprocess as starter
-
-    if not isinstance(starter.fork_exec, _Placing):
-        _replace(starter, "fork_exec", _Placing(starter.fork_exec, lineage))
-    if hasattr(module, "_fork_exec"):
-        module._fork_exec = starter.fork_exec
-
-
-class _Placing:
-    """`fork_exec`, with the variables of this file added where a script passes its own."""
-
-    NAMES = (
-        *("MODELBUILD_SEED", "MODELBUILD_THREADS", "MODELBUILD_CPU", "MODELBUILD_ALLOW"),
-        *("MODELBUILD_ROOT", LINEAGE),
-    )
-
-    def __init__(self, plain: Callable[..., int], lineage: Lineage) -> None:
-        self.plain = plain
-        self.lineage = lineage
-
-    def __call__(self, *args: Any) -> int:
-        before, variables, after = args[:5], args[5], args[6:]
-        if variables is not None:
-            ours = [name for name in self.NAMES if name in os.environ]
-            prefixes = tuple(os.fsencode(f"{name}=") for name in ours)
-            variables = [each for each in variables if not each.startswith(prefixes)]
-            variables += [os.fsencode(f"{name}={os.environ[name]}") for name in ours]
-        try:
-            return self.plain(*before, variables, *after)
-        finally:
-            self.lineage.next_child()
-
-
-def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
-    load()
-    vendor = beside("mkl_vendor")["answer_intel"]
-    beside("torch_knobs")["pin"](module, lineage.starting_seed(), vendor)
+def pin(module: ModuleType, load: Callable[[], None], lineage: Lineage) -> None:
+    """Load one of PINNED, and pin it."""
+    beside("pins")["PINS"][module.__name__](module, load, lineage)
 
 
 def beside(name: str) -> dict[str, Any]:
-    """What another file of this folder defines."""
-    path = f"{os.path.dirname(__file__)}/{name}.py"
-    with open(path, "rb") as file:
-        code = compile(file.read(), path, "exec")
-    defined = {"__name__": f"modelbuild_{name}", "__file__": path}
-    exec(code, defined)  # noqa: S102
-    return defined
-
-
-PINS = {
-    "random": pin_random,
-    "numpy": pin_numpy,
-    "numpy.random": pin_numpy_random,
-    "subprocess": pin_subprocess,
-    "multiprocessing.util": pin_subprocess,
-    "torch": pin_torch,
-}
+    """What another file of this folder defines; read once, when it is needed."""
+    if name not in _loaded:
+        path = f"{os.path.dirname(__file__)}/{name}.py"
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec")
+        defined = {"__name__": f"modelbuild_{name}", "__file__": path, "beside": beside}
+        exec(code, defined)  # noqa: S102
+        _loaded[name] = defined  # complete, in case another thread looks
+    return _loaded[name]
 
 
 class Importer:
-    """Finds the modules in PINS as Python does, and has each pinned while it is loaded."""
+    """Finds the modules in PINNED as Python does, and has each pinned while it is loaded."""
 
     def __init__(self, lineage: Lineage) -> None:
         self.lineage = lineage
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        pin = PINS.get(name)
-        if pin is None:
+        if name not in PINNED:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             spec = finder.find_spec(name, path, target)
             if spec is not None:
-                self._pin_when_loaded(spec.loader, pin)
+                self._pin_when_loaded(spec.loader)
                 return spec
         return None
 
-    def _pin_when_loaded(self, loader: Any, pin: Callable[..., None]) -> None:
+    def _pin_when_loaded(self, loader: Any) -> None:
         plain_exec = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
@@ -268,9 +201,8 @@ def main() -> None:
     pin_random_bytes(lineage)
     pin_listings()
     pin_processors(int(os.environ["MODELBUILD_THREADS"]))
-    for name, pin in PINS.items():
-        if name in sys.modules:  # another .pth file came first
-            pin(sys.modules[name], lambda: None, lineage)
+    for name in PINNED.intersection(sys.modules):  # another .pth file came first
+        pin(sys.modules[name], lambda: None, lineage)
     sys.meta_path.insert(0, Importer(lineage))
 
 

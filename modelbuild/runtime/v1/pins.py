@@ -1,0 +1,107 @@
+"""How each module is pinned, while it is imported: loaded with the first of them.
+
+A pin takes the module, the function that loads it, and the process's lineage.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+
+    class Lineage(Protocol):
+        """That of `bootstrap.py`."""
+
+        def next_child(self) -> None: ...
+        def starting_seed(self) -> int: ...
+
+    def beside(name: str) -> dict[str, Any]:
+        """That of `bootstrap.py`, which puts it here."""
+        ...
+
+
+def pin_random(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    """`random`, and generators made without a seed: C seeds them, and never asks `os.urandom`."""
+    load()
+    plain_seed = module.Random.seed
+
+    def seed(self: Any, a: Any = None, version: int = 2) -> None:
+        plain_seed(self, int.from_bytes(os.urandom(32), "big") if a is None else a, version)
+
+    seed.__doc__ = plain_seed.__doc__
+    module.Random.seed = seed
+    module.seed = module._inst.seed
+    module.seed(lineage.starting_seed())
+    # Python seeds a forked child from the system; this comes after it.
+    os.register_at_fork(after_in_child=module.seed)
+
+
+def pin_numpy(_: Any, load: Callable[[], None], __: Lineage) -> None:
+    """`numpy`, quiet about names in NPY_DISABLE_CPU_FEATURES that another version of it has."""
+    import warnings
+
+    about = "During parsing environment variable: 'NPY_DISABLE_CPU_FEATURES'"
+    warnings.filterwarnings("ignore", about, ImportWarning)
+    load()
+
+
+def pin_numpy_random(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    """The old generator; `default_rng()` without a seed takes it from `secrets`."""
+    load()
+    module.seed(lineage.starting_seed())
+
+
+def pin_subprocess(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    """`subprocess` and `multiprocessing`: a child has its place, whatever variables it is given."""
+    load()
+    import _posixsubprocess
+
+    starter: Any = _posixsubprocess
+    if not isinstance(starter.fork_exec, _Placing):
+        starter.fork_exec = _Placing(starter.fork_exec, lineage)
+    if hasattr(module, "_fork_exec"):
+        module._fork_exec = starter.fork_exec
+
+
+class _Placing:
+    """`fork_exec`, with the bootstrap's variables added where a script passes its own."""
+
+    NAMES = (
+        *("MODELBUILD_SEED", "MODELBUILD_THREADS", "MODELBUILD_CPU", "MODELBUILD_ALLOW"),
+        *("MODELBUILD_ROOT", "MODELBUILD_LINEAGE"),
+    )
+
+    def __init__(self, plain: Callable[..., int], lineage: Lineage) -> None:
+        self.plain = plain
+        self.lineage = lineage
+
+    def __call__(self, *args: Any) -> int:
+        before, variables, after = args[:5], args[5], args[6:]
+        if variables is not None:
+            ours = [name for name in self.NAMES if name in os.environ]
+            prefixes = tuple(os.fsencode(f"{name}=") for name in ours)
+            variables = [each for each in variables if not each.startswith(prefixes)]
+            variables += [os.fsencode(f"{name}={os.environ[name]}") for name in ours]
+        try:
+            return self.plain(*before, variables, *after)
+        finally:
+            self.lineage.next_child()
+
+
+def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    load()
+    vendor = beside("mkl_vendor")["answer_intel"]
+    beside("torch_knobs")["pin"](module, lineage.starting_seed(), vendor)
+
+
+PINS = {
+    "random": pin_random,
+    "numpy": pin_numpy,
+    "numpy.random": pin_numpy_random,
+    "subprocess": pin_subprocess,
+    "multiprocessing.util": pin_subprocess,
+    "torch": pin_torch,
+}

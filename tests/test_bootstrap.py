@@ -1,0 +1,506 @@
+"""What the bootstrap and the variables of a stage pin, in real Python processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import venv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import modelbuild.runtime
+from modelbuild.spec.recipe import Determinism, Device, Hardware
+from modelbuild.spec.variables import BOOTSTRAP_LINE, stage_variables
+
+RUNTIME = Path(modelbuild.runtime.__file__).parent / "v1"
+SEED = 42
+
+DRAW = """
+import os, random, secrets, uuid
+import numpy as np
+values = [
+    random.random(), random.Random().random(), random.SystemRandom().random(),
+    os.urandom(8).hex(), os.getrandom(8).hex(), str(uuid.uuid4()), secrets.token_hex(4),
+    float(np.random.rand()), float(np.random.default_rng().random()),
+    float(np.random.RandomState().rand()),
+]
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """An environment in which Python runs as in a stage, less the sandbox."""
+
+    root: Path
+    python: Path
+
+    def run(
+        self,
+        *arguments: str,
+        pinned: bool = True,
+        cwd: Path | None = None,
+        hardware: Hardware | None = None,
+        determinism: Determinism | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        variables = stage_variables(hardware or Hardware(), determinism or Determinism(seed=SEED))
+        variables["MODELBUILD_ROOT"] = str(self.root if pinned else self.root / "no-bootstrap")
+        return subprocess.run(
+            [self.python, *arguments],
+            env=variables | dict(more or {}),
+            cwd=cwd or self.root,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def output(self, code: str, **options: object) -> str:
+        """What a script prints."""
+        done = self.run("-c", code, **options)  # type: ignore[arg-type]
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def value(self, code: str, **options: object) -> object:
+        """What the expression in the script's last line is."""
+        *before, last = code.strip().splitlines()
+        shown = f"import json; print(json.dumps({last}))"
+        return json.loads(self.output("\n".join([*before, shown]), **options))
+
+
+def make_stage(root: Path) -> Stage:
+    root.mkdir()
+    venv.create(root / "env", symlinks=True, with_pip=False)
+    python = root / "env/bin/python"
+    (packages(root) / "modelbuild.pth").write_text(BOOTSTRAP_LINE + "\n")
+    (root / "runtime").symlink_to(RUNTIME)
+    return Stage(root=root, python=python)
+
+
+def packages(root: Path) -> Path:
+    return next((root / "env/lib").glob("python*/site-packages"))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """With the packages of this test's own environment: numpy and pytest."""
+    made = make_stage(tmp_path_factory.mktemp("stage") / "root")
+    (packages(made.root) / "tests.pth").write_text(str(Path(np.__file__).parent.parent) + "\n")
+    return made
+
+
+# Variables
+
+
+def test_variables_follow_from_the_recipe_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stage_variables(Hardware(), Determinism())
+    for name, value in {
+        "OPENBLAS_CORETYPE": "Prescott",
+        "OMP_NUM_THREADS": "7",
+        "PYTHONHASHSEED": "3",
+        "TZ": "Asia/Tokyo",
+        "HOME": "/elsewhere",
+        "LC_ALL": "tr_TR.UTF-8",
+        "WANDB_MODE": "on",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert stage_variables(Hardware(), Determinism()) == before
+    assert before["OPENBLAS_CORETYPE"] == "Haswell"
+    assert before["PYTHONHASHSEED"] == "0"
+
+
+def test_every_library_hears_of_the_threads() -> None:
+    variables = stage_variables(Hardware(threads=3), Determinism())
+    counted = sorted(name for name, value in variables.items() if value == "3")
+    assert counted == [
+        *("BLIS_NUM_THREADS", "LOKY_MAX_CPU_COUNT", "MKL_NUM_THREADS", "MODELBUILD_THREADS"),
+        *("NPROC", "NUMBA_NUM_THREADS", "NUMEXPR_MAX_THREADS", "NUMEXPR_NUM_THREADS"),
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS", "PYTHON_CPU_COUNT"),
+        "RAYON_NUM_THREADS",
+    ]
+
+
+def test_each_instruction_set_has_variables_of_its_own() -> None:
+    each = [
+        stage_variables(Hardware(cpu=cpu), Determinism())
+        for cpu in ("x86-64-v2", "x86-64-v3", "x86-64-v4", "native")
+    ]
+    assert [one["MKL_CBWR"] for one in each] == ["SSE4_2", "AVX2,STRICT", "AVX512,STRICT", "AUTO"]
+    assert [one.get("ONEDNN_MAX_CPU_ISA") for one in each] == ["SSE41", "AVX2", "AVX512_CORE", None]
+    assert "OPENBLAS_CORETYPE" not in each[-1]
+
+
+def test_a_recipe_for_a_cpu_sees_no_gpu_and_one_for_cuda_is_deterministic() -> None:
+    assert stage_variables(Hardware(), Determinism())["CUDA_VISIBLE_DEVICES"] == ""
+    hardware = Hardware(device=Device.CUDA, gpus=1)
+    variables = stage_variables(hardware, Determinism())
+    assert variables["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert "CUDA_VISIBLE_DEVICES" not in variables
+    assert "NVIDIA_TF32_OVERRIDE" not in variables
+    assert stage_variables(hardware, Determinism(tf32="false"))["NVIDIA_TF32_OVERRIDE"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "kept"), [("x86-64-v2", set()), ("x86-64-v3", {"X86_V3", "AVX2", "FMA3"})]
+)
+def test_numpy_keeps_no_instructions_above_the_cap(stage: Stage, cpu: str, kept: set[str]) -> None:
+    code = """
+    from numpy._core import _multiarray_umath as core
+    [name for name in core.__cpu_dispatch__ if core.__cpu_features__[name]]
+    """.replace("    ", "")
+    found = stage.value(code, hardware=Hardware(cpu=cpu))
+    assert isinstance(found, list)
+    beyond_sse = {name for name in found if not name.startswith(("SSE", "SSSE", "POPCNT"))}
+    assert beyond_sse <= kept | {"AVX", "F16C"} if kept else not beyond_sse
+
+
+# Randomness
+
+
+def test_two_runs_draw_the_same(stage: Stage) -> None:
+    assert stage.value(DRAW + "values") == stage.value(DRAW + "values")
+
+
+def test_another_seed_draws_other_values(stage: Stage) -> None:
+    one = stage.value(DRAW + "values")
+    other = stage.value(DRAW + "values", determinism=Determinism(seed=43))
+    assert isinstance(one, list)
+    assert isinstance(other, list)
+    assert all(a != b for a, b in zip(one, other, strict=True))
+
+
+def test_the_first_process_has_the_recipes_own_seed(stage: Stage) -> None:
+    import random
+
+    found = stage.value("import random, numpy\n[random.random(), float(numpy.random.rand())]")
+    expected = [random.Random(SEED).random(), float(np.random.RandomState(SEED).rand())]
+    assert found == expected
+
+
+CHILDREN = """
+import multiprocessing, os, subprocess, sys
+
+def draw(_=None):
+    import os, random, uuid
+    import numpy as np
+    return [str(uuid.uuid4()), random.random(), float(np.random.default_rng().random())]
+
+def show():
+    import json
+    print(json.dumps(draw()), flush=True)
+
+def fork():
+    pid = os.fork()
+    if pid == 0:
+        show()
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+if __name__ == "__main__":
+    child = [sys.executable, "-c", "import children; children.show()"]
+    show()
+    for _ in range(2):
+        subprocess.run(child, check=True)
+        subprocess.run(child, check=True, env={"PYTHONPATH": os.getcwd()})
+        os.system(" ".join(child[:2]) + " '" + child[2] + "'")
+        os.waitpid(os.posix_spawn(child[0], child, os.environ), 0)
+        fork()
+    for method in ("fork", "spawn", "forkserver"):
+        context = multiprocessing.get_context(method)
+        for _ in range(2):
+            worker = context.Process(target=show)
+            worker.start()
+            worker.join()
+"""
+
+
+def test_siblings_draw_different_values_and_the_same_in_every_run(
+    stage: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "children.py").write_text(CHILDREN)
+    runs = [stage.run("children.py", cwd=tmp_path) for _ in range(2)]
+    assert runs[0].stderr == ""
+    drawn = [json.loads(line) for line in runs[0].stdout.splitlines()]
+    assert len(drawn) == 17
+    for column in zip(*drawn, strict=True):
+        assert len(set(column)) == len(drawn)
+    assert runs[0].stdout == runs[1].stdout
+
+
+def test_a_child_without_variables_of_its_own_is_pinned_too(stage: Stage) -> None:
+    code = """
+import os, subprocess, sys
+show = "import os; print(os.cpu_count(), os.urandom(4).hex())"
+subprocess.run([sys.executable, "-c", show], env={}, capture_output=True, text=True).stdout
+"""
+    first = stage.value(code, hardware=Hardware(threads=3))
+    assert str(first).startswith("3 ")
+    assert first == stage.value(code, hardware=Hardware(threads=3))
+
+
+SEEDED = """
+import hashlib, multiprocessing, os, random
+import numpy as np
+
+def work(seed):
+    random.seed(seed)
+    return random.random(), float(np.random.rand()), float(np.random.default_rng(seed).normal())
+
+if __name__ == "__main__":
+    random.seed(7)
+    np.random.seed(7)
+    own = random.Random("text")
+    values = [random.random(), own.random(), random.sample(range(99), 5), random.gauss(0, 1)]
+    values += [random.Random(b"bytes").random(), random.Random(1.5).randbytes(3).hex()]
+    values += [float(each) for each in np.random.permutation(9)]
+    values += np.random.default_rng(7).random(3).tolist()
+    values += np.random.RandomState(5).rand(2).tolist()
+    state = random.getstate()
+    values.append(random.random())
+    random.setstate(state)
+    values.append(random.random())
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        values += pool.map(work, [1, 2], chunksize=1)[:1]
+    matrix = np.random.default_rng(0).random((200, 200))
+    computed = (matrix @ matrix).tobytes() + np.exp(matrix).tobytes()
+    values.append(hashlib.sha256(computed).hexdigest())
+    print(values)
+"""
+
+
+def test_a_script_that_seeds_everything_computes_what_it_computes_alone(
+    stage: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "seeded.py").write_text(SEEDED)
+    pinned = stage.run("seeded.py", cwd=tmp_path)
+    plain = stage.run("seeded.py", cwd=tmp_path, pinned=False)
+    assert pinned.stderr == plain.stderr == ""
+    assert pinned.stdout == plain.stdout
+
+
+def test_a_generator_without_a_seed_can_be_seeded_again(stage: Stage) -> None:
+    code = """
+import random
+class Mine(random.Random):
+    pass
+mine = Mine()
+mine.seed(3)
+[mine.random() == random.Random(3).random(), random.seed.__self__ is random._inst]
+"""
+    assert stage.value(code) == [True, True]
+
+
+# Listings
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("b", "a", "d", "c", "Z", "é", "10", "9"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "x").touch()
+        (tmp_path / "data" / name / "w").touch()
+    return tmp_path
+
+
+SORTED = ["10", "9", "Z", "a", "b", "c", "d", "é"]
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "os.listdir('data')",
+        "[os.fsdecode(name) for name in os.listdir(b'data')]",
+        "os.listdir(os.open('data', os.O_RDONLY))",
+        "[entry.name for entry in os.scandir('data')]",
+        "[entry.name for entry in os.scandir(os.open('data', os.O_RDONLY))]",
+        "next(os.walk('data'))[1]",
+        "[os.path.basename(path) for path in glob.glob('data/*')]",
+        "[path.name for path in pathlib.Path('data').iterdir()]",
+        "[path.name for path in pathlib.Path('data').glob('*')]",
+        "[path.parent.name for path in pathlib.Path('data').rglob('x')]",
+        "[root[5:] for root, _, _ in os.walk('data')][1:]",
+    ],
+)
+def test_every_way_to_list_a_folder_is_sorted(stage: Stage, folder: Path, listing: str) -> None:
+    assert stage.value("import glob, os, pathlib\n" + listing, cwd=folder) == SORTED
+
+
+def test_scandir_is_still_an_iterator_a_context_and_closes(stage: Stage, folder: Path) -> None:
+    code = """
+import os
+with os.scandir('data') as entries:
+    first = next(entries)
+os.chdir('data')
+[first.name, first.is_dir(), list(entries), len(list(os.scandir())), len(os.listdir())]
+"""
+    assert stage.value(code, cwd=folder) == ["10", True, [], 8, 8]
+
+
+def test_a_missing_folder_is_the_same_error(stage: Stage) -> None:
+    done = stage.run("-c", "import os; os.scandir('missing')")
+    assert done.stderr.endswith(
+        "FileNotFoundError: [Errno 2] No such file or directory: 'missing'\n"
+    )
+
+
+def test_removing_a_tree_stays_safe_against_links(stage: Stage, folder: Path) -> None:
+    code = "import os, shutil\nshutil.rmtree('data')\n"
+    assert stage.value(
+        code + "[shutil.rmtree.avoids_symlink_attacks, os.path.exists('data')]", cwd=folder
+    ) == [True, False]
+
+
+# Processors, hash order, and what must not break
+
+
+def test_processors_are_those_of_the_recipe(stage: Stage) -> None:
+    code = """
+import multiprocessing, os
+[os.cpu_count(), multiprocessing.cpu_count(), len(os.sched_getaffinity(0)), os.environ['HOME']]
+"""
+    assert stage.value(code, hardware=Hardware(threads=5)) == [5, 5, 5, "/tmp"]
+
+
+def test_sets_of_strings_have_one_order(stage: Stage) -> None:
+    code = "list({str(each) for each in range(50)})"
+    assert stage.value(code) == stage.value(code)
+
+
+@pytest.mark.parametrize("flags", [(), ("-I",), ("-E",), ("-O",), ("-X", "dev"), ("-W", "error")])
+def test_python_starts_pinned_and_silent_with_any_flags(
+    stage: Stage, flags: tuple[str, ...]
+) -> None:
+    code = "import numpy, os; print(os.urandom(4).hex())"
+    done = stage.run(*flags, "-c", code)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == stage.output(code)
+
+
+def test_threads_asyncio_and_modules_run_as_ever(stage: Stage) -> None:
+    code = """
+import asyncio, concurrent.futures, os, sys, tempfile
+
+async def child():
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "print(6 * 7)", stdout=asyncio.subprocess.PIPE
+    )
+    return (await process.communicate())[0].decode().strip()
+
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    squares = list(pool.map(lambda number: number * number, range(5)))
+with concurrent.futures.ProcessPoolExecutor(2) as pool:
+    powers = list(pool.map(pow, range(4), range(4)))
+with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+    different = one != two
+[asyncio.run(child()), squares, powers, different]
+"""
+    assert stage.value(code) == ["42", [0, 1, 4, 9, 16], [1, 1, 4, 27], True]
+    assert stage.run("-m", "json.tool", "--help").returncode == 0
+
+
+def test_pytest_runs_in_a_stage(stage: Stage, tmp_path: Path) -> None:
+    test = "import numpy, random\ndef test_draw():\n    assert random.random() < 1\n"
+    (tmp_path / "test_it.py").write_text(test)
+    done = stage.run("-m", "pytest", "-q", "-W", "error", "test_it.py", cwd=tmp_path)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_asking_whether_a_module_is_there_does_not_unpin_it(stage: Stage) -> None:
+    code = """
+import importlib.util
+importlib.util.find_spec("random")
+import random
+[random.random(), "exec_module" in vars(random.__spec__.loader), random.__file__.endswith(".py")]
+"""
+    import random
+
+    assert stage.value(code) == [random.Random(SEED).random(), False, True]
+
+
+def test_a_module_that_another_pth_file_imported_is_pinned_too(tmp_path: Path) -> None:
+    early = make_stage(tmp_path / "root")
+    (packages(early.root) / "aaa.pth").write_text("import random, subprocess\n")
+    import random
+
+    assert early.value("import random\nrandom.random()") == random.Random(SEED).random()
+
+
+def test_outside_a_stage_nothing_is_pinned(stage: Stage) -> None:
+    done = subprocess.run(
+        [stage.python, "-c", "import os; print(os.urandom)"],
+        env={"MODELBUILD_ROOT": str(stage.root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "<built-in function urandom>\n"
+
+
+def test_a_python_that_cannot_be_pinned_ends(stage: Stage) -> None:
+    done = stage.run("-c", "print('trained')", more={"MODELBUILD_THREADS": "many"})
+    assert (done.returncode, done.stdout) == (70, "")
+    assert done.stderr == (
+        "modelbuild: this Python can't be made deterministic: "
+        "ValueError(\"invalid literal for int() with base 10: 'many'\")\n"
+    )
+
+
+def test_the_bootstrap_adds_less_than_five_milliseconds(stage: Stage) -> None:
+    added = min(cpu_seconds(stage, "") for _ in range(30))
+    added -= min(cpu_seconds(stage, "/no-bootstrap") for _ in range(30))
+    print(f"the bootstrap adds {1000 * added:.1f} ms")
+    assert added < 0.005
+
+
+def cpu_seconds(stage: Stage, folder: str) -> float:
+    """Of one start of Python: other processes on this machine change it less than the time."""
+    variables = stage_variables(Hardware(), Determinism(seed=SEED))
+    variables["MODELBUILD_ROOT"] = f"{stage.root}{folder}"
+    child = os.posix_spawn(stage.python, [str(stage.python), "-c", "pass"], variables)
+    _, status, used = os.wait4(child, 0)
+    assert status == 0
+    return used.ru_utime + used.ru_stime
+
+
+# MKL's vendor check
+
+LIBRARY = "int mkl_serv_intel_cpu_true(void) { return 0; }"
+
+
+def answer_intel(stage: Stage, library: Path) -> subprocess.CompletedProcess[str]:
+    code = f"""
+import ctypes, runpy
+vendor = runpy.run_path({str(RUNTIME / "mkl_vendor.py")!r})
+print(vendor["answer_intel"]({str(library)!r}))
+print(ctypes.CDLL({str(library)!r}).mkl_serv_intel_cpu_true())
+modes = [line.split()[1] for line in open("/proc/self/maps")]
+print([mode for mode in modes if "w" in mode and "x" in mode])
+"""
+    return stage.run("-c", code)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_mkls_vendor_check_answers_yes_on_another_vendors_cpu(stage: Stage, tmp_path: Path) -> None:
+    (tmp_path / "mkl.c").write_text(LIBRARY)
+    library = tmp_path / "mkl.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "mkl.c"], check=True)
+    before = library.read_bytes()
+    done = answer_intel(stage, library)
+    assert (done.stdout, done.stderr) == ("True\n1\n[]\n", "")
+    assert library.read_bytes() == before
+
+
+def test_a_vendor_check_that_cannot_be_answered_is_told(stage: Stage, tmp_path: Path) -> None:
+    missing = tmp_path / "none.so"
+    done = answer_intel(stage, missing)
+    assert done.stdout == "False\n"
+    assert done.stderr.splitlines()[0] == (
+        "modelbuild: MKL's instruction set is not pinned, its bits may differ: "
+        f"{missing}: cannot open shared object file: No such file or directory"
+    )
