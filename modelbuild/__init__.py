@@ -46,6 +46,7 @@ def lock(
         store=Store.open(Path(store) if store else None),
         update=None if update is None else frozenset(update),
         check=check,
+        recheck=not check,
         locations=read_locations(os.environ),
         on_message=(observer or Silent()).message,
     )

@@ -14,14 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelbuild.errors import ModelbuildError
+from modelbuild.store import copies
 from modelbuild.store import tree as tree_module
+from modelbuild.store.copies import copy_tree, fsync_tree, make_read_only
 from modelbuild.store.store import remove_tree
 from modelbuild.store.tree import (
     Entry,
-    copy_tree,
-    fsync_tree,
     hash_file,
-    make_read_only,
     reading,
     scan_file,
     scan_tree,
@@ -319,7 +318,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
         pytest.raises(ModelbuildError) as error,
         reading(b"/store/file", "write"),
     ):
-        tree_module._copy_content(file.fileno(), full.fileno())
+        copies._copy_content(file.fileno(), full.fileno())
     assert str(error.value) == "cannot write /store/file: No space left on device"
 
 
@@ -359,7 +358,7 @@ def test_shared_files_keep_their_modes(tmp_path: Path) -> None:
 def test_a_tree_can_be_synced_file_by_file_and_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
-    monkeypatch.setattr(tree_module, "_MANY", many)
+    monkeypatch.setattr(copies, "_MANY", many)
     root = fill(tmp_path / "t")
     before = scan_tree(root)
     fsync_tree(root)

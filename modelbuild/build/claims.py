@@ -13,7 +13,7 @@ from modelbuild.spec.derivation import StageId
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim, Lock, LockedStage
 from modelbuild.spec.metrics import compare_metrics
-from modelbuild.spec.recipe import Level, Tolerance
+from modelbuild.spec.recipe import Level, Recipe
 from modelbuild.store.realisations import Realisation
 
 
@@ -61,7 +61,7 @@ def judge(
     metrics: Mapping[str, float],
     numeric_class: str,
     stage: LockedStage,
-    tolerances: Mapping[str, Tolerance],
+    recipe: Recipe,
 ) -> Judgement:
     """Compare a result with the claim of its own class, else with one of another class."""
     claims = [claim for claim in stage.claims if claim.derivation == stage.derivation]
@@ -70,7 +70,7 @@ def judge(
     claim = own or same_bits or (claims[0] if claims else None)
     if claim is None:
         return Judgement(agreement=None, claim=None, same_class=False)
-    agreement = agree(claim.output, claim.metrics, output, metrics, tolerances)
+    agreement = agree(claim.output, claim.metrics, output, metrics, recipe)
     return Judgement(
         agreement=agreement,
         claim=claim,
@@ -84,12 +84,17 @@ def agree(
     first_metrics: Mapping[str, float],
     second: Digest,
     second_metrics: Mapping[str, float],
-    tolerances: Mapping[str, Tolerance],
+    recipe: Recipe,
 ) -> Agreement:
-    """Identical bits, else metrics within tolerance, else different."""
+    """Identical bits, else metrics within the recipe's tolerances, else different.
+
+    At level `functional` without declared tolerances, equal metrics are within them.
+    """
     if first == second:
         return Agreement.IDENTICAL
-    if compare_metrics(first_metrics, second_metrics, tolerances).within:
+    tolerances = recipe.tolerances
+    tolerant = bool(tolerances) or recipe.determinism.level is Level.FUNCTIONAL
+    if tolerant and compare_metrics(first_metrics, second_metrics, tolerances).within:
         return Agreement.WITHIN_TOLERANCE
     return Agreement.DIFFERENT
 

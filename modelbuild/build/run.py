@@ -145,7 +145,7 @@ class Run:
             realisation.metrics,
             realisation.numeric_class,
             self.locked.entries[identity.recipe].stages[identity.stage],
-            self.locked.recipes[identity.recipe].tolerances,
+            self.locked.recipes[identity.recipe],
         )
 
     def hold_against_claims(self) -> None:

@@ -17,10 +17,10 @@ from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sa
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
 from modelbuild.spec.recipe import Stage
+from modelbuild.store.copies import copy_tree, set_times
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
 from modelbuild.store.tensor_files import count_parameters
-from modelbuild.store.tree import copy_tree
 
 if TYPE_CHECKING:
     from modelbuild.environment.interpreter import Interpreter
@@ -87,6 +87,7 @@ def build_stage(
             raise
         fresh = folder / "fresh"
         copy_tree(mounts.out, fresh)
+        set_times(fresh)
         stored = site.store.publish(fresh, str(job.identity).replace(":", "-"))
     realisation = Realisation(
         name=str(job.identity),
@@ -119,6 +120,7 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
     """The folders of one run, in a temporary folder that is removed at the end."""
     with site.store.temporary("build") as folder:
         job.inputs.snapshot_code(site.workspace, folder / "src")
+        set_times(folder / "src")
         context = folder / "context.json"
         context.write_bytes(job.inputs.context_file())
         out = folder / "out"

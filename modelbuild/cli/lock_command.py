@@ -43,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
                 store=Store.open(),
                 update=None if options.update is None else frozenset(options.update),
                 check=options.check,
+                recheck=not options.check,
                 locations=read_locations(os.environ),
                 on_message=observer.message,
             ),

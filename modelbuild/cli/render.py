@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelbuild.build.claims import Agreement
 from modelbuild.build.request import StageResult
 
 
@@ -31,9 +32,19 @@ def _claim_words(result: StageResult) -> str:
         return ""
     if judgement.claim is None or judgement.agreement is None:
         return ""
-    if judgement.same_class:
-        return f"{judgement.agreement} to the claim".replace("tolerance to", "tolerance of")
-    return f"{judgement.agreement} (claim of another class, {judgement.claim.numeric_class})"
+    claim = judgement.claim
+    words = "the claim" if judgement.same_class else "the claim of another class"
+    other = "" if judgement.same_class else f" ({claim.numeric_class})"
+    return agreement_words(judgement.agreement, words) + other
+
+
+def agreement_words(agreement: Agreement, first: str) -> str:
+    preposition = {
+        Agreement.IDENTICAL: "to",
+        Agreement.WITHIN_TOLERANCE: "of",
+        Agreement.DIFFERENT: "from",
+    }[agreement]
+    return f"{agreement} {preposition} {first}"
 
 
 def number(value: float) -> str:

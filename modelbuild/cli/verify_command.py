@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
+from modelbuild.cli.render import agreement_words
 from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
@@ -69,7 +70,7 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
     for stage, each in verdict.stages.items():
         parts = [f"  {stage:<{width}}", f"store {each.store}", f"claim {each.claim}"]
         if each.rebuild:
-            parts.append(f"rebuild {each.rebuild.agreement} {_against(each.rebuild)}")
+            parts.append(f"rebuild {_against(each.rebuild)}")
         print("  ".join(parts))
         if each.rebuild and each.rebuild.comparison:
             text = render_comparison(each.rebuild.comparison)
@@ -83,10 +84,10 @@ def _absent_words(verdict: RecipeVerdict) -> str:
 
 
 def _against(rebuild: Rebuild) -> str:
-    words = {"store": "to the output in the store", "claim": "to the claim"}[rebuild.against]
-    if rebuild.same_class:
-        return words
-    return f"{words}, made on another numeric class ({rebuild.first_class})"
+    """`identical to the claim`, `different from the output in the store`, ..."""
+    words = {"store": "the output in the store", "claim": "the claim"}[rebuild.against]
+    other = "" if rebuild.same_class else f", made on another class ({rebuild.first_class})"
+    return agreement_words(rebuild.agreement, words) + other
 
 
 def to_json(report: VerifyReport) -> dict[str, object]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from modelbuild.build.outputs import Lookup, find_output
 from modelbuild.errors import ModelbuildError
+from modelbuild.store.copies import copy_tree
 from modelbuild.store.store import remove_tree
-from modelbuild.store.tree import copy_tree
 
 
 def export_folder(lookup: Lookup, target: Path) -> Path:
@@ -39,7 +39,7 @@ def export_folder(lookup: Lookup, target: Path) -> Path:
 
 def make_writable(folder: Path) -> None:
     for parent, _, files in os.walk(folder):
-        os.chmod(parent, 0o755)
+        os.chmod(parent, os.stat(parent).st_mode | 0o200)
         for name in files:
             path = os.path.join(parent, name)
             if not os.path.islink(path):

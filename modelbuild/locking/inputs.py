@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelbuild.errors import OutOfDateError
+from modelbuild.errors import DigestMismatchError, ModelbuildError, OutOfDateError
 from modelbuild.locking.code import recipe_code, stage_code
 from modelbuild.sources.source import (
     Resolved,
@@ -40,6 +40,8 @@ def lock_environment(
     if before and previous and _still_fits(recipe, requires, before, previous):
         update = _package_updates(previous, request)
         if update is None:
+            if request.recheck:
+                _recheck(recipe, requires, previous, request)
             return requires, _update_python(previous, request)
     else:
         update = None
@@ -49,6 +51,10 @@ def lock_environment(
             facts=[(recipe.name, "packages")],
             hint="To bring it up to date: modelbuild lock",
         )
+    from modelbuild.environment.indexes import narrowing_settings
+
+    for setting in narrowing_settings():
+        request.on_message(f"{recipe.name}: resolving with {setting}")
     return requires, _resolve(recipe, requires, previous, update, request)
 
 
@@ -56,8 +62,10 @@ def _still_fits(
     recipe: Recipe, requires: tuple[str, ...], before: LockedRecipe, previous: LockedEnvironment
 ) -> bool:
     wanted = recipe.environment
+    from_source = {wheel.name for wheel in previous.wheels if wheel.from_source}
     return (
         before.requires == requires
+        and from_source == {w.name for w in previous.wheels if w.name in wanted.from_source}
         and before.resolver == wanted.resolver
         and before.exclude_newer == wanted.exclude_newer
         and before.hardware.get("device") == recipe.hardware.device.value
@@ -84,6 +92,26 @@ def _update_python(previous: LockedEnvironment, request: LockRequest) -> LockedE
     found = find_python(previous.python)
     accepted = tuple(sorted({*previous.interpreters, found.digest}))
     return replace(previous, interpreters=accepted)
+
+
+def _recheck(
+    recipe: Recipe,
+    requires: tuple[str, ...],
+    previous: LockedEnvironment,
+    request: LockRequest,
+) -> None:
+    """Ask the index whether the locked files are still what they were.
+
+    Raises DigestMismatchError where one has other bytes under the same name now.
+    """
+    try:
+        _resolve(recipe, requires, previous, None, request)
+    except DigestMismatchError:
+        raise
+    except ModelbuildError as error:
+        request.on_message(
+            f"{recipe.name}: packages stay as locked, not looked up: {error.summary}"
+        )
 
 
 def _resolve(

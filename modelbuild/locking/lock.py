@@ -30,6 +30,8 @@ class LockRequest:
     """Names of packages and data tables, `python`, `runtime`; empty: everything; None: nothing."""
     check: bool = False
     """Resolve and fetch nothing: what would need it is out of date."""
+    recheck: bool = False
+    """Look up locked packages on the index, to see that their files are what they were."""
     paranoid: bool = False
     """Hash data that is used in place even where its stat signature says it is unchanged."""
     locations: Mapping[str, Path] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from modelbuild.errors import InvalidInputError
 from modelbuild.sources.source import Found, SourceContext, nearest, publish
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.recipe import PackageData
-from modelbuild.store.tree import copy_file, copy_tree
+from modelbuild.store.copies import copy_file, copy_tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,9 @@ from modelbuild.sources.source import (
 from modelbuild.sources.workspace import LOCK_NAME
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.recipe import PathData
+from modelbuild.store.copies import copy_file
 from modelbuild.store.stat_cache import CachedTree, Selection
-from modelbuild.store.tree import changed_while_read, copy_file, reading, shown
+from modelbuild.store.tree import changed_while_read, reading, shown
 
 _WILDCARDS = frozenset("*?[")
 

@@ -104,10 +104,14 @@ def declaration(data: Data) -> str:
             return f"path {path}"
         case LocationData(location=location, path=path):
             return f"location {location}" + (f" {path}" if path else "")
-        case UrlData(url=url):
-            scheme, separator, rest = url.partition("://")
+        case UrlData(url=url, sha256=sha256, unpack=unpack):
+            # Signed URLs carry a credential in the query.
+            scheme, separator, rest = url.partition("?")[0].partition("://")
             authority, slash, path = rest.partition("/")
-            return f"url {scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+            words = [f"url {scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"]
+            words += [f"sha256:{sha256}"] if sha256 else []
+            words += [] if unpack is None else [f"unpack={str(unpack).lower()}"]
+            return " ".join(words)
         case PackageData(package=package, path=path):
             return f"package {package} {path}"
         case RecipeData(recipe=recipe, stage=stage):

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from modelbuild.errors import ModelbuildError
 from modelbuild.spec.digest import STORE_DIGITS, Digest
+from modelbuild.store.copies import fsync_tree, make_read_only
 from modelbuild.store.location import store_root
-from modelbuild.store.tree import Tree, fsync_tree, make_read_only, scan_tree
+from modelbuild.store.tree import Tree, scan_tree
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._+-]+")
 

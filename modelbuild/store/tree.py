@@ -1,4 +1,4 @@
-"""Trees on disk: their canonical digest, and copies of them.
+"""Trees on disk and their canonical digest.
 
 What counts is names (as bytes), contents, the executable bit, links inside the tree, and
 folders that are empty. Owners, times and other modes do not.
@@ -22,13 +22,13 @@ from modelbuild.spec.digest import Digest
 FILE, EXECUTABLE, LINK, FOLDER = "f", "x", "l", "d"
 
 _HEADER = b"modelbuild tree 1\n"
-_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a file that became a fifo must not block us
-_CHUNK = 1 << 20
+OPEN_TO_READ = (
+    os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+)  # a file that became a fifo must not block us
+CHUNK = 1 << 20
 _BUFFER = 16 << 20
 _LARGE = 128 << 20
 """Bytes from which on a mapping in a process of its own is quicker than reading."""
-_MANY = 1000
-"""Files from which on one sync of the file system is quicker than one a file."""
 _HOPS = 40
 """Links that the kernel follows in one path."""
 
@@ -106,7 +106,7 @@ def walk(top: bytes) -> Iterator[tuple[bytes, str, os.DirEntry[bytes] | None]]:
             elif item.is_dir(follow_symlinks=False):
                 pending.append(relative + b"/")
             else:
-                raise _special_file(item.path)
+                raise special_file(item.path)
         if not items and folder:
             yield folder[:-1], FOLDER, None
 
@@ -128,16 +128,16 @@ def scan_entry(top: bytes, relative: bytes, kind: str) -> Entry:
 def hash_file(path: bytes, name: bytes) -> Entry:
     """The entry of one file, under the given name."""
     with reading(path):
-        descriptor = os.open(path, _OPEN)
+        descriptor = os.open(path, OPEN_TO_READ)
         try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
-                raise _special_file(path)
+                raise special_file(path)
             digest = _content_digest(descriptor, path, before.st_size)
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)
-    if _moved(before, after):
+    if moved(before, after):
         raise changed_while_read(path)
     kind = EXECUTABLE if before.st_mode & stat.S_IXUSR else FILE
     return Entry(name, kind, digest, before.st_size)
@@ -146,7 +146,7 @@ def hash_file(path: bytes, name: bytes) -> Entry:
 def _content_digest(descriptor: int, path: bytes, size: int) -> str:
     if size >= _LARGE and (digest := _mapped_digest(descriptor)):
         return digest
-    if size < _CHUNK:
+    if size < CHUNK:
         # One byte more than expected, so that a small file takes one read and shows if it grew.
         content = os.read(descriptor, size + 1)
         if len(content) != size:
@@ -195,7 +195,7 @@ def _mapped_digest(descriptor: int) -> str | None:
     return hashed.stdout.decode().strip() if hashed.returncode == 0 else None
 
 
-def _moved(before: os.stat_result, after: os.stat_result) -> bool:
+def moved(before: os.stat_result, after: os.stat_result) -> bool:
     if before.st_nlink > 1 or after.st_nlink > 1:
         # A link made or removed elsewhere, as uv does with its cache, moves the change time.
         return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
@@ -247,128 +247,6 @@ def stays_inside(top: bytes, relative: bytes) -> bool:
     return True
 
 
-def copy_tree(source: Path, target: Path) -> None:
-    """Copy a folder onto fresh inodes, as the new folder `target`.
-
-    Only names, contents, the executable bit and links are kept. Where the file system can,
-    blocks are shared. Refuses what `scan_tree` refuses.
-    """
-    top, new_top = os.fsencode(source), os.fsencode(target)
-    with reading(new_top, "write"):
-        os.makedirs(new_top)
-    made = {b""}
-    for relative, kind in sorted((relative, kind) for relative, kind, _ in walk(top)):
-        new = os.path.join(new_top, relative)
-        parent = relative if kind == FOLDER else os.path.dirname(relative)
-        if parent not in made:
-            with reading(new, "write"):
-                os.makedirs(os.path.join(new_top, parent), exist_ok=True)
-            made.add(parent)
-        if kind == FILE:
-            copy_file(os.path.join(top, relative), new)
-        elif kind == LINK:
-            link = read_link(top, relative)
-            with reading(new, "write"):
-                os.symlink(link, new)
-
-
-def copy_file(source: bytes, target: bytes) -> None:
-    """Copy one file onto a fresh inode, content and executable bit."""
-    with reading(source):
-        origin = os.open(source, _OPEN)
-    try:
-        before = os.fstat(origin)
-        if not stat.S_ISREG(before.st_mode):
-            raise _special_file(source)
-        mode = 0o777 if before.st_mode & stat.S_IXUSR else 0o666
-        with reading(target, "write"):
-            copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            try:
-                copied = _copy_content(origin, copy)
-            finally:
-                os.close(copy)
-        if copied != before.st_size or _moved(before, os.fstat(origin)):
-            raise changed_while_read(source)
-    finally:
-        os.close(origin)
-
-
-def _copy_content(origin: int, copy: int) -> int:
-    """Bytes copied. `copy_file_range` shares blocks or copies within the kernel."""
-    copied = 0
-    with contextlib.suppress(AttributeError, OSError):  # not on this system or file system
-        while count := os.copy_file_range(origin, copy, 1 << 30):
-            copied += count
-    while block := os.read(origin, _CHUNK):
-        copied += len(block)
-        while block:
-            block = block[os.write(copy, block) :]
-    return copied
-
-
-def make_read_only(folder: Path, *, files: bool = True) -> None:
-    """Take the write permission from everything in a folder, and from the folder itself.
-
-    A folder without it can't be moved to another one, except by root. `files=False` leaves
-    the files alone: those that are hard links belong to somebody else too.
-    """
-    with reading(os.fsencode(folder), "protect"):
-        for path, _, names in os.walk(os.fsencode(folder), topdown=False, onerror=_raise):
-            for name in names if files else ():
-                file = os.path.join(path, name)
-                mode = os.lstat(file).st_mode
-                if not stat.S_ISLNK(mode):
-                    os.chmod(file, 0o555 if mode & stat.S_IXUSR else 0o444)
-            os.chmod(path, 0o555)  # noqa: S103 - other users may read a store
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def fsync_tree(folder: Path) -> None:
-    """Have everything in a folder written to disk, names included."""
-    top = os.fsencode(folder)
-    with reading(top, "sync"):
-        paths = [
-            path
-            for parent, _, files in os.walk(top, onerror=_raise)
-            for path in (parent, *(os.path.join(parent, name) for name in files))
-            if not os.path.islink(path)
-        ]
-    if len(paths) > _MANY and _sync_file_system(top):
-        return
-    for path in paths:
-        _fsync(path)
-
-
-def _fsync(path: bytes) -> None:
-    with reading(path, "write"):
-        descriptor = os.open(path, _OPEN)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _sync_file_system(path: bytes) -> bool:
-    """Sync all of a file system; False where this system has no call for it."""
-    import ctypes
-
-    library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "syncfs"):
-        return False
-    with reading(path, "write"):
-        descriptor = os.open(path, _OPEN)
-        try:
-            if library.syncfs(descriptor) != 0:
-                error = ctypes.get_errno()
-                raise OSError(error, os.strerror(error))
-        finally:
-            os.close(descriptor)
-    return True
-
-
 @contextlib.contextmanager
 def reading(path: bytes, act: str = "read") -> Iterator[None]:
     """Turn what the system says about `path` into an error of ours."""
@@ -389,7 +267,7 @@ def changed_while_read(path: bytes) -> ModelbuildError:
     )
 
 
-def _special_file(path: bytes) -> ModelbuildError:
+def special_file(path: bytes) -> ModelbuildError:
     return ModelbuildError(
         f"neither a file, a folder nor a link: {shown(path)}",
         hint="Sockets, devices and fifos have no content that could be locked; remove it.",

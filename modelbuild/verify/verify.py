@@ -238,11 +238,11 @@ def _compare(
     second: Realisation,
 ) -> Rebuild | None:
     """The second build against the first output, else against a claim; None without either."""
-    tolerances = run.locked.recipes[identity.recipe].tolerances
+    recipe = run.locked.recipes[identity.recipe]
     store = run.request.store
     if first:
         same = first.numeric_class == second.numeric_class
-        agreement = agree(first.output, first.metrics, second.output, second.metrics, tolerances)
+        agreement = agree(first.output, first.metrics, second.output, second.metrics, recipe)
         comparison = (
             compare_trees(first.path(store), second.path(store))
             if agreement is not Agreement.IDENTICAL

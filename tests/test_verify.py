@@ -1,0 +1,213 @@
+"""Claims and verification: what holds, what does not, and what can't be told here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from conftest import Tiny
+
+from modelbuild.store.store import Store
+
+FORGETFUL = """\
+import json, sys, time
+
+out = sys.argv[3]
+json.dump({"weight": time.time_ns()}, open(out + "/model.json", "w"))
+json.dump({"loss": LOSS}, open(out + "/metrics.json", "w"))
+"""
+
+
+def verdict(tiny: Tiny, *arguments: str) -> dict:
+    return tiny.run("verify", "--json", *arguments).json["recipes"]["tiny"]
+
+
+def forget(store: Store) -> None:
+    """As on another machine: nothing is built yet."""
+    shutil.rmtree(store.root / "realisations")
+
+
+def drifting(tiny: Tiny, level: str, *, loss: str = "time.time() % 1") -> None:
+    """A workspace whose training depends on the time."""
+    tiny.write("train.py", FORGETFUL.replace("LOSS", loss))
+    tiny.replace("recipe.toml", "seed = 7", f'seed = 7\nlevel = "{level}"')
+
+
+def test_a_build_verifies(tiny: Tiny) -> None:
+    tiny.build()
+    ran = tiny.run("verify")
+    assert ran.code == 0, ran.err
+    assert ran.out == (
+        "tiny: lock current\n"
+        "  train     store intact  claim holds\n"
+        "  evaluate  store intact  claim holds\n"
+    )
+
+
+def test_a_rebuild_is_identical(tiny: Tiny) -> None:
+    tiny.build()
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 0, ran.err
+    assert ran.out == (
+        "tiny: lock current\n"
+        "  train     store intact  claim holds  rebuild identical to the output in the store\n"
+        "  evaluate  store intact  claim holds  rebuild identical to the output in the store\n"
+    )
+
+
+def test_on_a_machine_that_has_built_nothing_the_rebuild_is_held_against_the_claim(
+    tiny: Tiny, store: Store
+) -> None:
+    tiny.build()
+    forget(store)
+    stages = verdict(tiny)["stages"]
+    assert [stages[name]["store"] for name in stages] == ["absent", "absent"]
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 0, ran.err
+    assert "train     store absent  claim unchecked  rebuild identical to the claim" in ran.out
+
+
+def test_a_training_that_depends_on_the_time_is_different(tiny: Tiny, store: Store) -> None:
+    drifting(tiny, "bitwise", loss="1")
+    tiny.build()
+    ran = tiny.run("verify", "--rebuild", "--json")
+    assert ran.code == 7
+    train = ran.json["recipes"]["tiny"]["stages"]["train"]
+    assert train["rebuild"] == "different"
+    assert [file["path"] for file in train["comparison"]["files"]] == ["model.json"]
+    outputs = [path for path in (store.root / "objects").iterdir() if "-tiny-train" in path.name]
+    assert len(outputs) == 2
+    assert "tiny:train is not reproducible" in ran.err
+
+
+def test_another_result_for_a_claim_of_the_same_class_is_not_reproducible(
+    tiny: Tiny, store: Store
+) -> None:
+    drifting(tiny, "bitwise")
+    tiny.build()
+    before = (tiny.root / "model.lock").read_bytes()
+    forget(store)
+    ran = tiny.run("build")
+    assert ran.code == 7
+    assert "error: tiny:train is not reproducible: different on the numeric class" in ran.err
+    outputs = [path for path in (store.root / "objects").iterdir() if "-tiny-train" in path.name]
+    assert len(outputs) == 2
+    assert (tiny.root / "model.lock").read_bytes() == before
+
+
+def test_metrics_within_tolerance_hold_at_level_functional(tiny: Tiny, store: Store) -> None:
+    drifting(tiny, "functional", loss="0.5 + (time.time_ns() % 1000) * 1e-6")
+    with (tiny.root / "recipe.toml").open("a") as recipe:
+        recipe.write("\n[verify.metrics]\nloss = { abs = 0.002 }\nscore = { rel = 0.5 }\n")
+    tiny.replace("evaluate.py", "round(weight, 3)", "1")
+    tiny.build()
+    stages = verdict(tiny, "--rebuild")["stages"]
+    assert stages["train"]["rebuild"] == "within tolerance"
+    assert tiny.run("verify", "--rebuild").code == 0
+
+
+def test_metrics_within_tolerance_do_not_hold_at_level_bitwise(tiny: Tiny) -> None:
+    drifting(tiny, "bitwise", loss="1")
+    with (tiny.root / "recipe.toml").open("a") as recipe:
+        recipe.write("\n[verify.metrics]\nloss = { abs = 0.002 }\n")
+    tiny.build()
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 7
+    assert "rebuild within tolerance of the output in the store" in ran.out
+
+
+def test_metrics_out_of_tolerance_are_different_at_level_functional(tiny: Tiny) -> None:
+    drifting(tiny, "functional", loss="time.time_ns()")
+    with (tiny.root / "recipe.toml").open("a") as recipe:
+        recipe.write("\n[verify.metrics]\nloss = { abs = 0.002 }\n")
+    tiny.build()
+    assert tiny.run("verify", "--rebuild").code == 7
+
+
+def test_level_recorded_promises_nothing_and_says_different(tiny: Tiny) -> None:
+    drifting(tiny, "recorded")
+    tiny.build()
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 0, ran.err
+    assert "rebuild different from the output in the store" in ran.out
+
+
+def test_a_claim_of_another_class_is_compared_and_never_overwritten(
+    tiny: Tiny, store: Store
+) -> None:
+    drifting(tiny, "bitwise")
+    tiny.build()
+    lock = (tiny.root / "model.lock").read_text()
+    (key,) = {line.split()[0] for line in lock.splitlines() if " = { derivation" in line}
+    other = "0123456789ab"
+    other_lock = lock.replace(key, other).replace(f"[classes.{other}]", f"[classes.{other}]")
+    (tiny.root / "model.lock").write_text(other_lock)
+    forget(store)
+    ran = tiny.run("build")
+    if ran.code == 3:  # the class's facts no longer give its name
+        assert "classes" in ran.err
+        return
+    assert ran.code == 0, ran.err
+    assert f"different from the claim of another class ({other})" in ran.err
+    assert (tiny.root / "model.lock").read_text() == other_lock
+    assert tiny.run("build", "--claim").code == 0
+    assert key in (tiny.root / "model.lock").read_text()
+    assert other in (tiny.root / "model.lock").read_text()
+
+
+def test_locked_without_a_claim_is_out_of_date(tiny: Tiny) -> None:
+    tiny.run("lock")
+    ran = tiny.run("build", "--locked")
+    assert ran.code == 4
+    assert ran.err.endswith(
+        "error: model.lock has no claim for what was built\n"
+        "  stages: tiny:train, tiny:evaluate\n"
+        "To add it, build without --locked and commit model.lock.\n"
+    )
+    ran = tiny.run("verify")
+    assert ran.code == 4
+    assert "model.lock has no claim for tiny:train" in ran.err
+
+
+def test_a_stale_lock_is_reported(tiny: Tiny) -> None:
+    tiny.build()
+    tiny.replace("train.py", "import json", "import json  # changed")
+    ran = tiny.run("verify")
+    assert ran.code == 4
+    assert ran.out == "tiny: lock stale\n"
+    assert "tiny: code: train.py" in ran.err
+    assert tiny.run("lock", "--check").code == 4
+
+
+def test_data_that_is_not_here_is_unchecked(tiny: Tiny, tmp_path: Path) -> None:
+    tiny.replace("recipe.toml", 'path = "numbers.txt"', 'location = "shelf"\nfile = "numbers.txt"')
+    here = {"MODELBUILD_LOCATION_SHELF": str(tiny.root)}
+    tiny.build(**here)
+    assert tiny.run("verify", **here).out.startswith("tiny: lock current\n")
+    ran = tiny.run("verify")
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("tiny: lock unchecked (not on this machine: numbers)\n")
+
+
+def test_altered_data_is_a_mismatch_in_verify_too(tiny: Tiny) -> None:
+    tiny.build()
+    (tiny.root / "numbers.txt").write_text("3\n")
+    assert tiny.run("verify").code == 5
+
+
+def test_isolation_none_is_said_and_never_claimed(tiny: Tiny) -> None:
+    stages = tiny.build("--isolation", "none")
+    assert stages["train"]["isolation"] == "none"
+    assert "claims" not in (tiny.root / "model.lock").read_text()
+    full = tiny.build()
+    assert full["train"]["how"] == "built"
+    assert full["train"]["isolation"] == "full"
+    assert tiny.build("--isolation", "none")["train"]["isolation"] == "full"
+
+
+def test_a_gpu_that_is_not_here_is_exit_code_8_before_any_work(tiny: Tiny, store: Store) -> None:
+    tiny.replace("recipe.toml", "[determinism]", '[hardware]\ndevice = "cuda"\n\n[determinism]')
+    ran = tiny.run("build", PATH="/usr/bin:/bin")
+    assert ran.code == 8
+    assert "recipe.toml:" in ran.err
+    assert not (store.root / "logs").exists()
