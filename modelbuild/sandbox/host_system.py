@@ -77,7 +77,8 @@ def _driver(gpus: Sequence[int]) -> list[str]:
     arguments = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for name in (*DRIVER_DEVICES, *names):
         arguments += ["--dev-bind-try", f"/dev/{name}", f"/dev/{name}"]
-    for path in ("/sys/bus/pci", "/sys/devices/pci0000:00", "/sys/module/nvidia"):
+    buses = sorted(str(path) for path in Path("/sys/devices").glob("pci*"))
+    for path in ("/sys/bus/pci", "/sys/module/nvidia", *buses):
         arguments += ["--ro-bind-try", path, path]
     return arguments
 

@@ -16,7 +16,10 @@ import sys
 import termios
 import threading
 import tty
+from contextlib import suppress
 from types import FrameType
+
+from modelbuild.errors import ModelbuildError
 
 CHUNK_BYTES = 1 << 16
 
@@ -47,44 +50,45 @@ class OwnTerminal:
             tty.setraw(self._outer, termios.TCSADRAIN)  # keeps what was typed already
             self._copy()
         finally:
-            termios.tcsetattr(self._outer, termios.TCSADRAIN, before)
+            with suppress(termios.error):  # a terminal that has gone needs no settings
+                termios.tcsetattr(self._outer, termios.TCSADRAIN, before)
             if follow:
                 signal.signal(signal.SIGWINCH, previous)
 
     def rest(self) -> bytes:
-        return b"".join(iter(self._read_inner, b""))
+        return b"".join(iter(lambda: _read(self._inner), b""))
 
     def close(self) -> None:
         self.started()
         os.close(self._inner)
 
     def _copy(self) -> None:
-        sources = [self._outer, self._inner]
         while True:
-            ready, _, _ = select.select(sources, [], [])
+            ready, _, _ = select.select([self._outer, self._inner], [], [])
             if self._inner in ready:
-                chunk = self._read_inner()
+                chunk = _read(self._inner)
                 if not chunk:
                     return
                 _write(self._display, chunk)
             if self._outer in ready:
-                typed = os.read(self._outer, CHUNK_BYTES)
-                if typed:
-                    _write(self._inner, typed)
-                else:
-                    sources.remove(self._outer)
-
-    def _read_inner(self) -> bytes:
-        try:
-            return os.read(self._inner, CHUNK_BYTES)
-        except OSError as error:
-            if error.errno == errno.EIO:  # the last process that had it open has gone
-                return b""
-            raise
+                typed = _read(self._outer)
+                if not typed:
+                    raise ModelbuildError("the shell was ended: its terminal has gone")
+                _write(self._inner, typed)
 
     def _copy_size(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         size = fcntl.ioctl(self._outer, termios.TIOCGWINSZ, bytes(8))
         fcntl.ioctl(self._inner, termios.TIOCSWINSZ, size)
+
+
+def _read(terminal: int) -> bytes:
+    """Empty once the last process on the other side has gone."""
+    try:
+        return os.read(terminal, CHUNK_BYTES)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            return b""
+        raise
 
 
 def _write(descriptor: int, data: bytes) -> None:
