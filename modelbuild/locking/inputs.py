@@ -84,14 +84,29 @@ def _package_updates(previous: LockedEnvironment, request: LockRequest) -> froze
 
 
 def _update_python(previous: LockedEnvironment, request: LockRequest) -> LockedEnvironment:
-    """`--update python`: accept the build of the locked version that is on this machine."""
-    if not request.updates("python"):
+    """Accept the build of the locked version that is on this machine.
+
+    That is what `--update python` asks for. It is also done where no build is accepted yet,
+    because the lock was made on a machine that can't run the target.
+    """
+    asked = request.updates("python")
+    if not asked and (previous.interpreters or request.check):
         return previous
     from modelbuild.environment.interpreter import find_python
 
+    if not _host_runs(previous.platform):
+        return previous
     found = find_python(previous.python)
     accepted = tuple(sorted({*previous.interpreters, found.digest}))
     return replace(previous, interpreters=accepted)
+
+
+def _host_runs(target: str) -> bool:
+    """Whether interpreters of this machine are interpreters of the target platform."""
+    import platform
+    import sys
+
+    return sys.platform == "linux" and target.startswith(f"{platform.machine()}-manylinux")
 
 
 def _recheck(
@@ -130,7 +145,8 @@ def _resolve(
         version, interpreters = previous.python, previous.interpreters
     else:
         found = find_python(wanted)
-        version, interpreters = found.version, (found.digest,)
+        version = found.version
+        interpreters = (found.digest,) if _host_runs(recipe.environment.platform) else ()
     environment = resolve_environment(
         recipe.environment,
         requires,
