@@ -1,0 +1,355 @@
+"""A recipe for a training script, guessed from its text and the files around it.
+
+What can't be guessed is said in a note, which stands in the recipe too, where it is to be mended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path, PurePosixPath
+
+from modelbuild.locking.imports import reached_files
+from modelbuild.locking.script import Literal, Option, Script, read_script
+from modelbuild.spec.recipe import Stage
+from modelbuild.spec.recipe_fields import NAME
+from modelbuild.spec.recipe_hardware import SEEDS
+from modelbuild.spec.references import variable_suffix
+
+CONFIGURATION = frozenset({".cfg", ".gin", ".ini", ".json", ".toml", ".yaml", ".yml"})
+_LARGEST_CONFIGURATION = 256 * 1024
+_DATA_SUFFIXES = frozenset(
+    {
+        *(".arrow", ".csv", ".feather", ".gz", ".h5", ".hdf5", ".jsonl", ".npy", ".npz"),
+        *(".parquet", ".pkl", ".tsv", ".txt", ".xlsx", ".zip"),
+    }
+)
+_NOT_DATA = frozenset({".py", ".md", ".lock"})
+_SEED = re.compile(r"((random|manual|rng|np|torch)[-_])?(seed|random[-_]?state)")
+_THREADS = re.compile(r"(num[-_]|n[-_]|torch[-_])?threads")
+_DEVICE = re.compile(r"device")
+_PLACE = r"(dir|directory|path|folder|file|root|to)"
+_OUT = re.compile(
+    rf"out|output|save|dest|destination|(out|output|outputs|save|dest)[-_]?{_PLACE}"
+    rf"|(checkpoint|checkpoints|ckpt|ckpts|log|logs|logging|result|results|work|run|export|artifact"
+    rf"|artifacts)[-_]?{_PLACE}|model[-_]?(out|output|save[-_]?{_PLACE})"
+)
+_DATA = re.compile(
+    rf"data|dataset|input|inputs|train|(data|dataset|input|inputs|train|training)[-_]?{_PLACE}"
+    r"|(train|training|input)[-_]?(data|set|csv)|csv|csv[-_]?(file|path)|corpus|text[-_]?file"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What is known beside the script."""
+
+    folder: Path
+    """Of the recipe, absolute."""
+    workspace: Path
+    files: Mapping[str, bytes]
+    """Every Python file of the folder."""
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Draft:
+    """The parts of a recipe, as they are found."""
+
+    script: Script
+    stage: str
+    device: str
+    threads: int
+    reached: tuple[str, ...]
+    """Paths of the Python files that the script needs."""
+    include: tuple[str, ...]
+    seed: int = 0
+    data: dict[str, str] = field(default_factory=dict)
+    """Name to path, relative to the recipe."""
+    listed: list[str] = field(default_factory=list)
+    """Names of data that is not in the command."""
+    params: dict[str, str | int | float] = field(default_factory=dict)
+    arguments: list[tuple[str, ...]] = field(default_factory=list)
+    """What follows the script, an option with its value together."""
+    metrics: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def draft(path: str, around: Surroundings) -> Draft:
+    """A draft for the script at `path`, relative to the recipe."""
+    stage = Stage(name="train", run=("python", path))
+    reached = reached_files(stage, around.files)
+    paths = sorted(reached if reached is not None else around.files)
+    script = read_script(path, {name: around.files[name] for name in paths})
+    drafted = Draft(
+        script=script,
+        stage=_stage_name(path),
+        device=around.device if _mentions_cuda(script) else "cpu",
+        threads=around.threads,
+        reached=tuple(paths),
+        include=tuple(_globs(paths, around.files) if reached is not None else ("**/*.py",)),
+    )
+    _Reader(drafted, around).read()
+    return drafted
+
+
+def _stage_name(path: str) -> str:
+    stem = PurePosixPath(path).stem
+    usual = stem.startswith("train") or stem in ("main", "__main__", "run")
+    return "train" if usual or not NAME.fullmatch(stem) else stem
+
+
+def _mentions_cuda(script: Script) -> bool:
+    return any(literal.text.partition(":")[0] == "cuda" for literal in script.literals)
+
+
+def _globs(paths: Iterable[str], files: Mapping[str, bytes]) -> list[str]:
+    """The paths, those that fill a folder as one glob."""
+    chosen = set(paths)
+    whole: list[str] = []
+    for path in sorted(chosen):
+        folder, slash, _ = path.partition("/")
+        inside = {each for each in files if each.startswith(f"{folder}/")}
+        if slash and len(inside) > 1 and inside <= chosen:
+            whole.append(f"{folder}/**/*.py")
+            chosen -= inside
+    return [*sorted(chosen), *whole]
+
+
+class _Reader:
+    """Goes through a script's options and strings, and fills the draft."""
+
+    def __init__(self, drafted: Draft, around: Surroundings) -> None:
+        self.draft = drafted
+        self.script = drafted.script
+        self.folder = around.folder
+        self.workspace = around.workspace
+        self.written = {literal.text.removeprefix("./") for literal in self.script.writes}
+
+    def read(self) -> None:
+        for option in self.script.options:
+            self._option(option)
+        configuration = self._literals()
+        self.draft.include += tuple(sorted(configuration | self._configuration_beside()))
+        self._output()
+        if any(each.text.lstrip("./") == "metrics.json" for each in self.script.literals):
+            self.draft.metrics = "metrics.json"
+        if self.script.reads_argv and not self.script.options:
+            self._note(f"{self.script.path} reads sys.argv: write its arguments into `run`.")
+
+    def _note(self, text: str) -> None:
+        self.draft.notes.append(text)
+
+    # -- the command line ------------------------------------------------------------------------
+
+    def _option(self, option: Option) -> None:
+        """The rules in their order; an option that none of them takes keeps its default."""
+        if not option.takes_one:
+            if option.required:
+                self._missing(option)
+            return
+        if _SEED.fullmatch(option.name):
+            if type(option.default) is int and option.default in SEEDS:
+                self.draft.seed = option.default
+            self._pass(option, "{seed}")
+        elif _THREADS.fullmatch(option.name):
+            self._pass(option, "{threads}")
+        elif _DEVICE.fullmatch(option.name) and isinstance(option.default, str):
+            self._pass(option, self.draft.device)
+        elif self._is_output(option):
+            self._pass(option, self._place_below_out(option))
+        elif path := self._existing(option.default):
+            if not self._is_configuration(path):
+                self._pass(option, f"{{data.{self._data_name(path)}}}")
+        elif _DATA.fullmatch(option.name.lower()) and not isinstance(option.default, int | float):
+            self._absent_data(option)
+        elif not self._param(option) and option.required:
+            self._missing(option)
+
+    def _pass(self, option: Option, value: str) -> None:
+        self.draft.arguments.append((option.flag, value) if option.flag else (value,))
+
+    def _missing(self, option: Option) -> None:
+        shown = option.flag or option.name
+        self._note(f"{self.script.path} needs {shown}, which has no default: add it to `run`.")
+
+    def _is_output(self, option: Option) -> bool:
+        if option.default is not None and not isinstance(option.default, str):
+            return False
+        return option.saved_to or _OUT.fullmatch(option.name.lower()) is not None
+
+    def _place_below_out(self, option: Option) -> str:
+        """The first folder is the output itself; files and further folders lie below it."""
+        default = option.default if isinstance(option.default, str) else ""
+        name = PurePosixPath(default).name
+        taken = any("{out}" in argument for argument in self.draft.arguments)
+        if PurePosixPath(name).suffix or option.name.lower().endswith("file"):
+            return f"{{out}}/{_plain(name) or option.name}"
+        return f"{{out}}/{_plain(name) or option.name}" if taken else "{out}"
+
+    def _absent_data(self, option: Option) -> None:
+        """Data is wanted, and the script does not say which; or it is not there."""
+        found = self._only_data(option)
+        if found:
+            self._pass(option, f"{{data.{self._data_name(found)}}}")
+            return
+        shown = option.flag or option.name
+        named = f" ({option.default!r} is not here)" if option.default else ""
+        self._note(
+            f"{self.script.path} reads data from {shown}{named}: declare it as [data.NAME], "
+            f"and pass {{data.NAME}} in `run`."
+        )
+
+    def _only_data(self, option: Option) -> str | None:
+        """The one thing in the folder that can be meant."""
+        folders = [name for name in ("data", "dataset", "datasets") if self._existing(name)]
+        if re.search(r"dir|folder|root", option.name.lower()):
+            return folders[0] if len(folders) == 1 else None
+        names = [path for place in ("", *folders) for path in self._data_files(place)]
+        return names[0] if len(names) == 1 else (folders[0] if len(folders) == 1 else None)
+
+    def _data_files(self, place: str) -> list[str]:
+        found = sorted(self.folder.joinpath(place).iterdir())
+        known = self.written | {"requirements.txt", "README.txt", "LICENSE.txt"}
+        return [
+            path.relative_to(self.folder).as_posix()
+            for path in found
+            if path.suffix in _DATA_SUFFIXES and path.is_file() and path.name not in known
+        ]
+
+    def _param(self, option: Option) -> bool:
+        value = option.default
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            return False
+        if not isinstance(value, str) and not (isfinite(value) and abs(value) < 2**63):
+            return False
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", option.name) or self._clashes(option.name):
+            return False
+        self.draft.params[option.name] = value
+        self._pass(option, f"{{params.{option.name}}}")
+        return True
+
+    def _clashes(self, name: str) -> bool:
+        return variable_suffix(name) in map(variable_suffix, self.draft.params)
+
+    # -- files that the program names ------------------------------------------------------------
+
+    def _literals(self) -> set[str]:
+        """Declare the data that is named; returns the configuration files."""
+        configuration = set()
+        for literal in self.script.literals:
+            path = self._existing(literal.text)
+            if path is None or path in self.written:
+                continue
+            if self._is_configuration(path):
+                configuration.add(path)
+            elif self._is_named_data(literal, path):
+                name = self._data_name(path)
+                self.draft.listed.append(name)
+                self._note(
+                    f"{literal.file}:{literal.line} reads {literal.text}: a stage finds data "
+                    f'elsewhere. Let it read os.environ.get("MODELBUILD_DATA_'
+                    f'{variable_suffix(name)}", "{literal.text}").'
+                )
+        return configuration
+
+    def _is_named_data(self, literal: Literal, path: str) -> bool:
+        """A word may be a folder's name by chance."""
+        known = [PurePosixPath(each) for each in self.draft.data.values()]
+        if any(PurePosixPath(path).is_relative_to(each) for each in known):
+            return False
+        return self.folder.joinpath(path).is_file() or "/" in literal.text or path == "data"
+
+    def _configuration_beside(self) -> set[str]:
+        """Configuration next to the script; JSON only where the program names it."""
+        beside = self.folder / PurePosixPath(self.script.path).parent
+        used = {*self.draft.data.values(), *self.written}
+        found = set()
+        for item in beside.iterdir():
+            path = item.relative_to(self.folder).as_posix()
+            named = item.suffix != ".json" and item.name not in _OF_TOOLS
+            if named and path not in used and self._is_configuration(path):
+                found.add(path)
+        return found
+
+    def _is_configuration(self, path: str) -> bool:
+        place = self.folder / path
+        return (
+            place.suffix in CONFIGURATION
+            and not place.name.startswith(".")
+            and place.is_file()
+            and not place.is_symlink()
+            and ".." not in PurePosixPath(path).parts
+            and place.stat().st_size <= _LARGEST_CONFIGURATION
+        )
+
+    def _existing(self, value: object) -> str | None:
+        """A path of the workspace, relative to the recipe, that is there and can be data."""
+        if not isinstance(value, str) or not value or len(value) > 500 or set(value) & set("*?[\\"):
+            return None
+        path = PurePosixPath(value)
+        if path.is_absolute() or path.suffix in _NOT_DATA or "\0" in value or not path.parts:
+            return None
+        place = self.folder / path
+        try:
+            if not place.exists():
+                return None
+        except OSError:
+            return None
+        resolved = place.resolve()
+        holds_code = self.folder.resolve().is_relative_to(resolved)
+        inside = resolved.is_relative_to(self.workspace)
+        return str(path) if inside and not holds_code else None
+
+    def _data_name(self, path: str) -> str:
+        """The name of the table for this path, made where there is none yet."""
+        for name, known in self.draft.data.items():
+            if known == path:
+                return name
+        stem = _plain(PurePosixPath(path).name.partition(".")[0]) or "data"
+        name, count = stem, 1
+        while variable_suffix(name) in map(variable_suffix, self.draft.data):
+            count += 1
+            name = f"{stem}-{count}"
+        self.draft.data[name] = path
+        return name
+
+    def _output(self) -> None:
+        """Say how the output gets out, where the command line does not show it."""
+        if any(literal.text == "MODELBUILD_OUT" for literal in self.script.literals):
+            return
+        places: dict[str, list[str]] = {}
+        for each in sorted(self.script.writes, key=lambda each: (each.file, each.line)):
+            if any(text.startswith(f"{each.text}/") for text in self.written):
+                continue  # the folder of a file that is written, too
+            places.setdefault(each.file, []).append(f"{each.text} (line {each.line})")
+        for file, written in places.items():
+            self._note(
+                f"{file} writes {', '.join(dict.fromkeys(written))}: a stage writes to its output "
+                'folder only. Put what is to be kept below os.environ.get("MODELBUILD_OUT", ".").'
+            )
+        passed = any("{out}" in word for argument in self.draft.arguments for word in argument)
+        if not passed and not places:
+            self._note(
+                f"{self.script.path} has no option for its output: let it write below "
+                'os.environ.get("MODELBUILD_OUT", ".").'
+            )
+
+
+_OF_TOOLS = frozenset(
+    {
+        *("pyproject.toml", "setup.cfg", "tox.ini", "mypy.ini", "pytest.ini", "ruff.toml"),
+        *("recipe.toml", "uv.toml", "environment.yml", "environment.yaml", "dvc.yaml"),
+        *("mkdocs.yml", "docker-compose.yml", "docker-compose.yaml", "compose.yaml"),
+        *("conda.yml", "conda.yaml", "codecov.yml", "poetry.toml", "hatch.toml"),
+    }
+)
+"""Configuration of tools that a training does not read."""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")

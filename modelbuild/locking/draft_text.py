@@ -1,0 +1,144 @@
+"""A drafted recipe as text that a person goes on editing."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from modelbuild.locking.draft import Draft
+from modelbuild.locking.draft_packages import Packages
+from modelbuild.spec.toml_text import toml_key, toml_string, toml_value
+
+_WIDTH = 92
+
+
+def recipe_text(name: str, draft: Draft, packages: Packages) -> str:
+    parts = (
+        _head(name, draft),
+        _environment(packages),
+        _code(draft),
+        *_data(draft),
+        _params(draft),
+        _hardware(draft),
+        _stage(draft),
+    )
+    return "\n".join(line for part in parts if part for line in (*part, ""))[:-1] + "\n"
+
+
+def _comment(text: str, indent: str = "# ") -> list[str]:
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _head(name: str, draft: Draft) -> list[str]:
+    return [
+        f"# How {draft.script.path} becomes a model that anyone can build again, bit for bit.",
+        "#",
+        "#   modelbuild build               locks what this names, and builds what is not built",
+        "#   modelbuild verify --rebuild    builds it again, and compares",
+        "",
+        "schema = 1",
+        "",
+        "[model]",
+        f"name = {toml_string(name)}",
+        f"description = {toml_string(draft.script.description)}",
+    ]
+
+
+def _environment(packages: Packages) -> list[str]:
+    lines = ["[environment]", f"python = {toml_string(packages.python)}"]
+    lines += _comment(packages.comment)
+    if packages.key == "packages":
+        return lines + _list("packages", packages.values)
+    return [*lines, f"{packages.key} = {toml_string(packages.values[0])}"]
+
+
+def _code(draft: Draft) -> list[str]:
+    return [
+        "[code]",
+        *_comment("All that a stage sees of this folder: files and globs, relative to this file."),
+        *_list("include", draft.include),
+    ]
+
+
+def _data(draft: Draft) -> Iterator[list[str]]:
+    first = True
+    for name, path in draft.data.items():
+        lines = [f"[data.{toml_key(name)}]", f"path = {toml_string(path)}"]
+        if first:
+            about = (
+                "What it reads, pinned by content. Besides path there are url, package (a file in "
+                "a wheel), recipe (another recipe's output) and location (a folder that is "
+                "elsewhere on each machine)."
+            )
+            lines = [*_comment(about), *lines]
+        first = False
+        yield lines
+
+
+def _params(draft: Draft) -> list[str]:
+    if not draft.params:
+        return []
+    name, value = next(iter(draft.params.items()))
+    return [
+        *_comment(f"To try another value: modelbuild build --set params.{name}={value}"),
+        "[params]",
+        *(f"{toml_key(key)} = {toml_value(each)}" for key, each in draft.params.items()),
+    ]
+
+
+def _hardware(draft: Draft) -> list[str]:
+    return [
+        "[hardware]",
+        f"device = {toml_string(draft.device)}",
+        *_comment("How many threads add up decides the last bits, so it belongs to the recipe."),
+        f"threads = {draft.threads}",
+        "",
+        "[determinism]",
+        *_comment("Python, NumPy and torch start from it; scripts get it as {seed}."),
+        f"seed = {draft.seed}",
+    ]
+
+
+def _stage(draft: Draft) -> list[str]:
+    lines = [f"[stages.{toml_key(draft.stage)}]"]
+    if draft.notes:
+        lines += ["# To be mended before this builds:"]
+        for note in draft.notes:
+            first, *rest = _comment(note, "#   ")
+            lines += [first.replace("#   ", "# - ", 1), *rest]
+    else:
+        lines += _comment("{out} is its output folder, the only place to which it can write.")
+    lines += _run(draft)
+    if draft.listed:
+        lines += [f"data = {toml_value(draft.listed)}"]
+    if draft.metrics:
+        lines += [f"metrics = {toml_string(draft.metrics)}"]
+    else:
+        lines += _comment("A JSON file of numbers in {out}, which model.lock then shows:")
+        lines += ['# metrics = "metrics.json"']
+    return lines
+
+
+def _run(draft: Draft) -> list[str]:
+    command = ("python", draft.script.path)
+    words = [word for argument in (command, *draft.arguments) for word in argument]
+    line = f"run = {toml_value(words)}"
+    if len(line) <= _WIDTH and len(draft.arguments) <= 2:
+        return [line]
+    arguments = (command, *draft.arguments)
+    shown = (", ".join(map(toml_string, argument)) for argument in arguments)
+    return ["run = [", *(f"  {each}," for each in shown), "]"]
+
+
+def _list(key: str, values: Sequence[str]) -> list[str]:
+    line = f"{key} = {toml_value(values)}"
+    if len(line) <= 70:
+        return [line]
+    return [f"{key} = [", *(f"  {toml_string(value)}," for value in values), "]"]

@@ -1,0 +1,104 @@
+"""From the modules that a program imports to the packages that bring them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from modelbuild.locking.script import Module
+from modelbuild.sandbox.explain import DISTRIBUTIONS
+from modelbuild.spec.recipe_environment import is_common_requirement
+
+PACKAGES = {
+    **DISTRIBUTIONS,
+    "Bio": "biopython",
+    "Levenshtein": "levenshtein",
+    "docx": "python-docx",
+    "fitz": "pymupdf",
+    "git": "gitpython",
+    "google.cloud.storage": "google-cloud-storage",
+    "hydra": "hydra-core",
+    "igraph": "python-igraph",
+    "jose": "python-jose",
+    "magic": "python-magic",
+    "mpl_toolkits": "matplotlib",
+    "pkg_resources": "setuptools",
+    "pptx": "python-pptx",
+    "pylab": "matplotlib",
+    "ruamel.yaml": "ruamel-yaml",
+    "serial": "pyserial",
+    "slugify": "python-slugify",
+    "tensorflow_datasets": "tensorflow-datasets",
+    "tree": "dm-tree",
+    "usb": "pyusb",
+    "wx": "wxpython",
+    "zmq": "pyzmq",
+}
+"""By name of import, where it is another than the package's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Installed:
+    """The packages of a Python environment."""
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """By normalised name."""
+    modules: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Top-level module to the normalised names of the packages that bring a part of it."""
+
+    @classmethod
+    def below(cls, prefix: Path) -> Installed:
+        """What is installed in a virtual environment; nothing where it is none."""
+        from importlib.metadata import distributions
+
+        versions: dict[str, str] = {}
+        modules: dict[str, set[str]] = {}
+        folders = [str(path) for path in prefix.glob("lib/python3*/site-packages")]
+        for distribution in distributions(path=folders) if folders else ():
+            name = normalised(distribution.metadata["Name"] or "")
+            versions[name] = distribution.version
+            tops = {path.parts[0].partition(".")[0] for path in distribution.files or ()}
+            for top in tops:
+                modules.setdefault(top, set()).add(name)
+        return cls(versions=versions, modules={k: frozenset(v) for k, v in modules.items()})
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def packages_for(
+    modules: Iterable[Module], own: Iterable[str], installed: Installed
+) -> tuple[str, ...]:
+    """The packages that bring what is imported, without the standard library and `own` modules.
+
+    What a program can do without is taken only where it is installed.
+    """
+    left_out = {*own, *sys.stdlib_module_names, "__main__"}
+    found = set()
+    for module in modules:
+        if module.name.partition(".")[0] in left_out:
+            continue
+        name = _package(module.name, installed)
+        if not module.optional or name in installed.versions:
+            found.add(name)
+    return tuple(sorted(found))
+
+
+def requirement(package: str, installed: Installed) -> str:
+    """`torch==2.13.0` where that is what is installed, else the name alone."""
+    version = installed.versions.get(package, "").partition("+")[0]
+    pinned = f"{package}=={version}"
+    return pinned if version and is_common_requirement(pinned) else package
+
+
+def _package(module: str, installed: Installed) -> str:
+    """What is installed knows best; then the table; then the module's own name."""
+    parts = module.split(".")
+    names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    known = next((PACKAGES[name] for name in names if name in PACKAGES), normalised(parts[0]))
+    bringing = installed.modules.get(parts[0], frozenset())
+    return known if known in bringing or not bringing else min(bringing)
