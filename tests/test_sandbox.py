@@ -255,6 +255,21 @@ def test_data_and_upstream_stages_are_at_their_places(either: StageRunner, tmp_p
     assert found.output == "imagelabelimage"
 
 
+def test_names_may_be_any_bytes(either: StageRunner, tmp_path: Path) -> None:
+    odd = os.fsdecode(b"a b\nc\xff\xe2\x82\xac")
+    (tmp_path / odd).mkdir()
+    (tmp_path / odd / odd).write_text("1")
+    either.mounts = replace(either.mounts, data={"images": tmp_path / odd})
+    code = """
+import os, sys
+folder = os.fsencode(sys.argv[1])
+print(os.listdir(folder) == [os.environb[b"ODD"]] == [os.fsencode(sys.argv[2])])
+"""
+    variables = {**VARIABLES, "ODD": odd}
+    found = either.python(code, "/build/data/images", odd, environment=variables)
+    assert found.output == "True\n"
+
+
 def test_as_many_processors_are_told_as_the_recipe_declares(full: StageRunner) -> None:
     code = "import os; print(os.cpu_count(), len(os.sched_getaffinity(0)))"
     assert lines(full.python(code, threads=1).output) == ["1 1"]
