@@ -6,15 +6,18 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
 import modelbuild.runtime
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.spec.recipe import Determinism, Device, Hardware
 from modelbuild.spec.variables import BOOTSTRAP_LINE, stage_variables
 
@@ -431,6 +434,17 @@ def test_a_module_that_another_pth_file_imported_is_pinned_too(tmp_path: Path) -
     assert early.value("import random\nrandom.random()") == random.Random(SEED).random()
 
 
+def test_a_bootstrap_that_is_loaded_again_does_nothing(stage: Stage) -> None:
+    code = f"""
+import os, sys
+before = os.urandom, list(sys.meta_path)
+path = {str(RUNTIME / "bootstrap.py")!r}
+exec(compile(open(path).read(), path, "exec"), {{"__name__": "again", "__file__": path}})
+(os.urandom, sys.meta_path) == before
+"""
+    assert stage.value(code) is True
+
+
 def test_outside_a_stage_nothing_is_pinned(stage: Stage) -> None:
     done = subprocess.run(
         [stage.python, "-c", "import os; print(os.urandom)"],
@@ -504,3 +518,166 @@ def test_a_vendor_check_that_cannot_be_answered_is_told(stage: Stage, tmp_path: 
         "modelbuild: MKL's instruction set is not pinned, its bits may differ: "
         f"{missing}: cannot open shared object file: No such file or directory"
     )
+
+
+# torch
+
+CNN = """
+import argparse, hashlib, multiprocessing, os, sys
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+class Noisy(Dataset):
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        import random
+        import numpy as np
+        noise = random.random() + float(np.random.rand()) + float(torch.rand(()))
+        return torch.full((1, 8, 8), index / 64) + noise * torch.rand(1, 8, 8), index % 4
+
+def main():
+    loader = DataLoader(
+        Noisy(), batch_size=16, shuffle=True, num_workers=2, multiprocessing_context=sys.argv[1]
+    )
+    net = nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.GELU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Dropout(0.2), nn.Linear(256, 64), nn.SiLU(), nn.Linear(64, 4),
+    )
+    optimiser = torch.optim.AdamW(net.parameters(), 1e-2)
+    for images, labels in loader:
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()
+        optimiser.step()
+    tensors = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
+    print(hashlib.sha256(tensors).hexdigest())
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def torch_stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """With the CPU build of torch from pip's find-links folder, in hard links."""
+    wheel = cpu_wheel_of_torch()
+    if wheel is None:
+        pytest.skip("no folder in pip's find-links holds a CPU build of torch")
+    made = make_stage(tmp_path_factory.mktemp("torch") / "root")
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(made.python)]
+    subprocess.run([*uv, str(wheel), "numpy"], check=True, env=dict(os.environ) | uv_variables())
+    return made
+
+
+def cpu_wheel_of_torch() -> Path | None:
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    links = uv_variables().get("UV_FIND_LINKS", "").split(",")
+    folders = [Path(unquote(link.removeprefix("file://"))) for link in links]
+    found = [each for folder in folders for each in folder.glob(f"torch-*+cpu-{tag}-*.whl")]
+    return max(found, default=None)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_torch_is_deterministic_seeded_and_has_its_threads(torch_stage: Stage) -> None:
+    code = """
+import sys, torch
+knobs = [torch.are_deterministic_algorithms_enabled()]
+knobs.append(torch.is_deterministic_algorithms_warn_only_enabled())
+knobs.append(torch.utils.deterministic.fill_uninitialized_memory)
+knobs += [torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark]
+knobs += [torch.get_num_threads(), torch.initial_seed()]
+knobs += [torch.backends.cpu.get_cpu_capability(), "torch._inductor.config" in sys.modules]
+knobs
+"""
+    more_than_here = 2 * (os.cpu_count() or 1)
+    found = torch_stage.value(code, hardware=Hardware(threads=more_than_here))
+    assert found == [True, False, False, True, False, more_than_here, SEED, "AVX2", False]
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_training_gives_the_same_bits_whatever_the_caller_has_set(
+    torch_stage: Stage, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = set()
+    callers: list[dict[str, str]] = [
+        {},
+        {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Prescott", "MKL_CBWR": "COMPATIBLE"},
+        {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "77", "HOME": "/", "ATEN_CPU_CAPABILITY": "default"},
+    ]
+    for number, caller in enumerate(callers):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "train.py").write_text(CNN)
+        with monkeypatch.context() as patch:
+            for name, value in caller.items():
+                patch.setenv(name, value)
+            done = torch_stage.run("train.py", method, cwd=folder, hardware=Hardware(threads=2))
+        assert (done.returncode, done.stderr) == (0, "")
+        digests.add(done.stdout)
+    other = torch_stage.run("train.py", method, cwd=folder, determinism=Determinism(seed=1))
+    assert len(digests) == 1
+    assert other.stdout not in digests
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_script_that_seeds_torch_draws_what_it_draws_alone(torch_stage: Stage) -> None:
+    code = """
+import torch
+torch.manual_seed(9)
+generator = torch.Generator().manual_seed(3)
+[torch.rand(4).tolist(), torch.randperm(9, generator=generator).tolist(), torch.randn(3).tolist()]
+"""
+    assert torch_stage.value(code) == torch_stage.value(code, pinned=False)
+
+
+PUT = "import torch; torch.zeros(3).put_(torch.tensor([0, 1]), torch.tensor([1.0, 2.0]))"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_an_operation_that_is_not_deterministic_is_refused_by_name(torch_stage: Stage) -> None:
+    done = torch_stage.run("-c", PUT)
+    assert done.returncode == 1
+    assert "RuntimeError: put_ does not have a deterministic implementation" in done.stderr
+    assert done.stderr.endswith(
+        "modelbuild: the operation 'put_' can give other bits in every run. To accept that, add to"
+        ' the recipe: [determinism] allow = ["put_"]\n'
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_named_operation_is_allowed_and_others_are_not(torch_stage: Stage) -> None:
+    named = torch_stage.run("-c", PUT, determinism=Determinism(allow=("put_", "kthvalue CUDA")))
+    assert named.returncode == 0
+    assert "UserWarning: put_ does not have a deterministic implementation" in named.stderr
+    other = torch_stage.run("-c", PUT, determinism=Determinism(allow=("put", "kthvalue CUDA")))
+    assert other.returncode == 1
+    assert 'allow = ["put_"]' in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_ranks_of_torchrun_draw_different_values_and_the_same_in_every_run(
+    torch_stage: Stage, tmp_path: Path
+) -> None:
+    (tmp_path / "rank.py").write_text(
+        "import os, random, uuid, torch, torch.distributed as distributed\n"
+        "distributed.init_process_group('gloo')\n"
+        "values = [None, None]\n"
+        "mine = (random.random(), str(uuid.uuid4()), float(torch.rand(())))\n"
+        "distributed.all_gather_object(values, mine)\n"
+        "if distributed.get_rank() == 0:\n"
+        "    print(values, len({each for value in values for each in value}))\n"
+        "distributed.destroy_process_group()\n"
+    )
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "rank.py")
+    runs = [torch_stage.run(*command, cwd=tmp_path) for _ in range(2)]
+    assert runs[0].returncode == 0, runs[0].stderr
+    assert runs[0].stdout.endswith(" 6\n")
+    assert runs[0].stdout == runs[1].stdout
