@@ -70,9 +70,13 @@ class StageLog:
 
     @property
     def last_line(self) -> str:
-        """The last line so far, at most 500 bytes of it."""
-        lines = self._end.rstrip(b"\r\n").replace(b"\r", b"\n").rpartition(b"\n")
-        return lines[2][:500].decode(errors="replace")
+        """The last line that is complete, at most 500 bytes of it.
+
+        A carriage return ends one too: progress bars draw over themselves. What comes after it
+        may still be in the middle of being printed.
+        """
+        complete = self._end.replace(b"\r", b"\n").rpartition(b"\n")[0].rstrip(b"\n")
+        return complete.rpartition(b"\n")[2][:500].decode(errors="replace")
 
     @property
     def end(self) -> bytes:
