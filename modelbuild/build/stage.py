@@ -16,7 +16,7 @@ from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
-from modelbuild.spec.recipe import Stage
+from modelbuild.spec.recipe import Hardware, Stage
 from modelbuild.store.copies import copy_tree, set_times
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
@@ -53,10 +53,6 @@ class Job:
     derivation: Derivation
     resolved: Derivation
     inputs: StageInputs
-
-    @property
-    def gpus(self) -> tuple[int, ...]:
-        return tuple(range(self.inputs.recipe.hardware.gpus))
 
 
 def build_stage(
@@ -145,8 +141,17 @@ def stage_command(job: Job) -> Command:
         argv=job.inputs.arguments(),
         environment=job.inputs.variables(),
         threads=job.inputs.recipe.hardware.threads,
-        gpus=job.gpus,
+        gpus=_gpus(job.inputs.recipe.hardware),
     )
+
+
+def _gpus(hardware: Hardware) -> tuple[int, ...]:
+    """As many of the fitting ones as the recipe asks for."""
+    if not hardware.gpus:
+        return ()
+    from modelbuild.sandbox.machine import fitting_gpus, this_machine
+
+    return fitting_gpus(hardware, this_machine(with_gpus=True))[: hardware.gpus]
 
 
 @contextmanager

@@ -17,21 +17,11 @@ from pathlib import Path
 from modelbuild.environment.host_python import LIBRARY_LINK
 from modelbuild.environment.interpreter import PLACE as PYTHON_PLACE
 from modelbuild.environment.interpreter import Interpreter
+from modelbuild.spec.variables import BOOTSTRAP_LINE
 
 PLACE = "/build/env"
 """Where the environment is in a sandbox."""
 
-_BOOTSTRAP = (
-    "import os, _frozen_importlib_external as files; "
-    'p = os.environ.get("MODELBUILD_ROOT", "/build") + "/runtime/bootstrap.py"; '
-    'os.path.isfile(p) and exec(compile(files.FileLoader("", p).get_data(p), p, "exec"), '
-    '{"__name__": "modelbuild_bootstrap", "__file__": p})\n'
-)
-"""The one line of a `.pth` file, run at every start of the environment's interpreter.
-
-A `sitecustomize` on PYTHONPATH would be skipped by `python -I` and `-E`; this is not. Where
-there is no bootstrap, nothing happens.
-"""
 
 _OF_THE_INSTALLER = {"direct_url.json", "uv_cache.json", "uv_build.json"}
 """Files that uv adds to `.dist-info`, with times or paths of this machine in them."""
@@ -58,7 +48,7 @@ def settle(folder: Path, interpreter: Interpreter) -> None:
     (folder / ".lock").unlink(missing_ok=True)
     packages = site_packages(folder, interpreter)
     settle_packages(packages, folder / "bin", str(folder))
-    (packages / "modelbuild.pth").write_text(_BOOTSTRAP)
+    (packages / "modelbuild.pth").write_text(f"{BOOTSTRAP_LINE}\n")
 
 
 def settle_packages(packages: Path, scripts: Path, home: str) -> None:
