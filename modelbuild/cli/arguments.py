@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from modelbuild.errors import UsageError
@@ -20,6 +20,20 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Raises UsageError, with the nearest spelling of an option that there is not."""
+        options, unknown = self.parse_known_args(words)
+        if not unknown:
+            return options
+        word = unknown[0].partition("=")[0]
+        if not word.startswith("-"):
+            self.error(f"there is one argument too many: {word}")
+        from difflib import get_close_matches
+
+        near = get_close_matches(word, list(self._option_string_actions), n=1)
+        hint = f"Did you mean: {near[0]}" if near else f"{self.prog} --help explains it."
+        raise UsageError(f"{self.prog}: there is no option {word}", hint=hint)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}", hint=f"{self.prog} --help explains it.")

@@ -41,8 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
     parser.add_argument("--no-link", action="store_true", help="write no result-... links here")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--quiet", action="store_true", help="print only where the output is")
+    options = parser.parse(arguments)
     question = [os.getcwd(), *arguments, *_locations()]
     answer = recall(store_root(os.environ), question)
     if answer is not None:

@@ -18,7 +18,7 @@ def run(arguments: Sequence[str]) -> int:
         "modelbuild doctor",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     report = examine(Store.open().root)
     if options.json:
         import json

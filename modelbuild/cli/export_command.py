@@ -18,6 +18,6 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     print(export_folder(lookup(options.target), options.folder))
     return 0

@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print what changed as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     workspace = workspace_of(options.recipes[0] if options.recipes else None)
     with progress(quiet=options.quiet) as observer:
         report = lock(

@@ -19,7 +19,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
     parser.add_argument("--path", action="store_true", help="print the path of the log instead")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     path = find_log(lookup(options.target))
     if options.path:
         print(path)

@@ -49,9 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, _interrupt_once)
     try:
-        return _dispatch(words)
-    except ModelbuildError as error:
-        return _report(error, words)
+        try:
+            code = _dispatch(words)
+        except ModelbuildError as error:
+            code = _report(error, words)
+        except SystemExit as ended:  # argparse has printed its help
+            code = int(ended.code or 0)
+        # Here and not at Python's end, where nobody could tell that the reader is gone.
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("recipe", type=Path, nargs="?", default=Path("recipe.toml"))
     parser.add_argument("--stage", help="default: the last one")
     parser.add_argument("--isolation", choices=["full", "none"], default="full")
-    options = parser.parse_args(words[:cut])
+    options = parser.parse(words[:cut])
     workspace = workspace_of(options.recipe)
     request = BuildRequest(
         workspace=workspace,

@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     named = Path(options.recipes[0]) if options.recipes else None
     workspace = workspace_of(named if named and named.exists() else None)
     with progress(quiet=options.quiet) as observer:
