@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--name", help="the recipe's name; default: the folder's")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse_args(arguments)
+    options = parser.parse(arguments)
     prefix = active_environment(options.folder, os.environ)
     report = init(
         InitRequest(
