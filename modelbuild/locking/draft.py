@@ -138,8 +138,6 @@ class _Reader:
         self._output()
         if any(each.text.lstrip("./") == "metrics.json" for each in self.script.literals):
             self.draft.metrics = "metrics.json"
-        if self.script.reads_argv and not self.script.options:
-            self._note(f"{self.script.path} reads sys.argv: write its arguments into `run`.")
 
     def _note(self, text: str) -> None:
         self.draft.notes.append(text)
@@ -241,9 +239,14 @@ class _Reader:
     def _literals(self) -> set[str]:
         """Declare the data that is named; returns the configuration files."""
         configuration = set()
-        for literal in self.script.literals:
+        defaults = {str(option.default) for option in self.script.options}
+        named = [each for each in self.script.literals if each.text not in defaults]
+        paths = {path for each in named if (path := self._existing(each.text))} - self.written
+        parts = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
+        parts |= {str(parent) for path in defaults for parent in PurePosixPath(path).parents}
+        for literal in named:
             path = self._existing(literal.text)
-            if path is None or path in self.written:
+            if path not in paths - parts:
                 continue
             if self._is_configuration(path):
                 configuration.add(path)
@@ -333,7 +336,9 @@ class _Reader:
                 'folder only. Put what is to be kept below os.environ.get("MODELBUILD_OUT", ".").'
             )
         passed = any("{out}" in word for argument in self.draft.arguments for word in argument)
-        if not passed and not places:
+        if self.script.reads_argv and not self.script.options:
+            self._note(f"{self.script.path} reads sys.argv: write its arguments into `run`.")
+        elif not passed and not places:
             self._note(
                 f"{self.script.path} has no option for its output: let it write below "
                 'os.environ.get("MODELBUILD_OUT", ".").'
