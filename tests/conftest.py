@@ -83,11 +83,18 @@ def store(
 ) -> Iterator[Store]:
     """An empty store but for the interpreter; commands find it too."""
     root = tmp_path / "store"
-    (root / "objects").mkdir(parents=True)
-    (root / "objects" / interpreter_object.name).symlink_to(interpreter_object)
+    share_interpreter(root, interpreter_object)
     monkeypatch.setenv("MODELBUILD_STORE", str(root))
     yield Store(root)
     remove_tree(root)
+
+
+def share_interpreter(root: Path, interpreter: Path) -> None:
+    """Let the store at `root` have an interpreter of another one."""
+    for kind in ("objects", "fingerprints"):
+        (root / kind).mkdir(parents=True, exist_ok=True)
+        there = interpreter.parent.parent / kind / interpreter.name
+        (root / kind / interpreter.name).symlink_to(there)
 
 
 @dataclass

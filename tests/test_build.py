@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from conftest import Tiny, how
+from conftest import Tiny, how, share_interpreter
 
 from modelbuild.store.store import Store
 
@@ -82,8 +82,7 @@ def test_the_output_is_the_same_whatever_the_caller_has_in_its_environment(
 ) -> None:
     first = tiny.build()
     other_store = tmp_path / "elsewhere" / "store"
-    (other_store / "objects").mkdir(parents=True)
-    (other_store / "objects" / interpreter_object.name).symlink_to(interpreter_object)
+    share_interpreter(other_store, interpreter_object)
     other = Tiny(tmp_path / "another place" / "ws")
     other.root.parent.mkdir()
     subprocess.run(["cp", "-r", tiny.root, other.root], check=True)

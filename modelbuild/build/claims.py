@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from modelbuild.errors import InvalidInputError
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim, Lock, LockedStage
@@ -99,10 +100,13 @@ def agree(
     return Agreement.DIFFERENT
 
 
-def claim_of(realisation: Realisation) -> Claim:
+def claim_of(realisation: Realisation, derivation: Digest) -> Claim:
+    """`derivation` is the one that was asked for: the output may have been built for an older
+    one whose inputs came out the same.
+    """
     return Claim(
         numeric_class=realisation.numeric_class,
-        derivation=realisation.derivation,
+        derivation=derivation,
         output=realisation.output,
         bytes=realisation.bytes,
         parameters=realisation.parameters,
@@ -110,15 +114,15 @@ def claim_of(realisation: Realisation) -> Claim:
     )
 
 
-def add_claims(lock: Lock, new: Mapping[StageId, Realisation]) -> Lock:
-    """The lock with these claims. A class that has a claim by now keeps it."""
-    for identity, realisation in new.items():
+def add_claims(lock: Lock, new: Mapping[StageId, tuple[Digest, Realisation]]) -> Lock:
+    """The lock with claims for derivations. A class that has a claim by now keeps it."""
+    for identity, (derivation, realisation) in new.items():
         recipe = lock.recipes.get(identity.recipe)
         stage = recipe.stages.get(identity.stage) if recipe else None
-        if not recipe or not stage or stage.derivation != realisation.derivation:
+        if not recipe or not stage or stage.derivation != derivation:
             continue
         claims = {c.numeric_class: c for c in stage.claims if c.derivation == stage.derivation}
-        claims.setdefault(realisation.numeric_class, claim_of(realisation))
+        claims.setdefault(realisation.numeric_class, claim_of(realisation, derivation))
         ordered = tuple(claims[key] for key in sorted(claims))
         stages = {**recipe.stages, identity.stage: replace(stage, claims=ordered)}
         recipes = {**lock.recipes, identity.recipe: replace(recipe, stages=stages)}
@@ -132,3 +136,24 @@ def may_claim(judgement: Judgement, realisation: Realisation, *, asked: bool) ->
     if realisation.isolation != "full" or judgement.same_class:
         return False
     return asked or judgement.claim is None
+
+
+def check_claim(identity: StageId, claim: Claim, realisation: Realisation) -> None:
+    """Raise InvalidInputError where a claim says something else of the output that it names."""
+    if claim.output != realisation.output:
+        return
+    facts = []
+    for name in sorted({*claim.metrics, *realisation.metrics}):
+        claimed, found = claim.metrics.get(name), realisation.metrics.get(name)
+        if claimed != found:
+            facts.append((f"metric {name}", f"{claimed} claimed, {found} recorded"))
+    if claim.bytes != realisation.bytes:
+        facts.append(("bytes", f"{claim.bytes} claimed, {realisation.bytes} recorded"))
+    if claim.parameters != realisation.parameters:
+        facts.append(("parameters", f"{claim.parameters} claimed, {realisation.parameters} found"))
+    if facts:
+        raise InvalidInputError(
+            f"model.lock: the claim of {identity} is not what its output gave",
+            facts=facts,
+            hint="It was edited or merged wrongly. Take it from the commit that added it.",
+        )

@@ -37,7 +37,8 @@ def make_site(
     store, say = request.store, request.on_message
     interpreter = realise_interpreter(environment.python, environment.interpreters, store)
     path = realise_environment(environment, interpreter, store, say)
-    check_environment(path)
+    for used in (interpreter.path, path):
+        check_environment(used)
     return Site(
         workspace=request.workspace.root,
         store=store,
@@ -64,8 +65,11 @@ def gather_inputs(
     found: dict[str, Resolved] = {}
     for name in stage.data:
         if f"data.{name}" not in outputs:
-            found[name] = locked.data.get((recipe.name, name)) or realise(
-                name, recipe.data[name], pinned.data[name], context
+            here = locked.data.get((recipe.name, name))
+            found[name] = (
+                here
+                if here and here.in_place
+                else realise(name, recipe.data[name], pinned.data[name], context)
             )
     paths = {name: resolved.path for name, resolved in found.items()}
     built = {name: outputs[f"data.{name}"] for name in stage.data if f"data.{name}" in outputs}

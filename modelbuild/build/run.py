@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from modelbuild.build.claims import Judgement, add_claims, judge, may_claim
+from modelbuild.build.claims import Judgement, add_claims, check_claim, judge, may_claim
 from modelbuild.build.request import BuildRequest, StageResult
-from modelbuild.errors import NotReproducibleError, OutOfDateError
+from modelbuild.errors import InvalidInputError, NotReproducibleError, OutOfDateError
 from modelbuild.locking.lock import LockRequest, LockResult
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
 from modelbuild.spec.lock import Claim
-from modelbuild.store.realisations import Realisation, find
+from modelbuild.store.realisations import Realisation, check_intact, find
+from modelbuild.store.stat_cache import StatCache
 from modelbuild.store.store import Store
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class Run:
         from modelbuild.build.stage import Job, build_stage
 
         observer = self.request.observer
+        cache = StatCache(self.request.store.root / "stat-cache")
+        for each in upstream.values():
+            check_intact(each, self.request.store, cache)
         outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
         inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
         job = Job(
@@ -154,7 +158,7 @@ class Run:
         With `locked`, a missing claim is OutOfDateError instead.
         """
         new = {
-            identity: result.realisation
+            identity: (result.derivation, result.realisation)
             for identity, result in self.results.items()
             if result.realisation is not None
             and result.judgement is not None
@@ -162,6 +166,8 @@ class Run:
         }
         if self.request.dry_run:
             return
+        self._check_claims()
+        self._check_tolerances()
         if self.request.locked:
             missing = [str(each) for each in new if not self._claims(each)]
             if missing:
@@ -175,6 +181,24 @@ class Run:
                 self.request.workspace, self.request.store, lambda lock: add_claims(lock, new)
             )
         self._raise_broken()
+
+    def _check_claims(self) -> None:
+        for identity, result in self.results.items():
+            for claim in self._claims(identity):
+                if result.realisation:
+                    check_claim(identity, claim, result.realisation)
+
+    def _check_tolerances(self) -> None:
+        """A tolerance for a metric that no stage has is a slip of the pen."""
+        for recipe in self.locked.recipes.values():
+            results = [r for i, r in self.results.items() if i.recipe == recipe.name]
+            found = {name for r in results if r.realisation for name in r.realisation.metrics}
+            for name in recipe.tolerances:
+                if name not in found:
+                    raise InvalidInputError(
+                        f"{recipe.where(f'verify.metrics.{name}')}: no stage has a metric '{name}'",
+                        facts=[("found", ", ".join(sorted(found)) or "no metrics")],
+                    )
 
     def _claims(self, identity: StageId) -> tuple[Claim, ...]:
         return self.locked.entries[identity.recipe].stages[identity.stage].claims

@@ -121,6 +121,8 @@ def realise(
     if source.fixed:
         stored = _stored(name, locked, context.store)
         if stored:
+            if fetch:
+                _check_stored(name, stored, context)
             return stored
         if not fetch:
             raise SourceAbsentError(f"data '{name}' of {context.recipe.path} is not in the store")
@@ -243,6 +245,22 @@ def _stored(name: str, locked: LockedData, store: Store) -> Resolved | None:
     if path is None:
         return None
     return Resolved(locked=locked, path=path / locked.file if locked.file else path, in_place=False)
+
+
+def _check_stored(name: str, stored: Resolved, context: SourceContext) -> None:
+    """Before a stage reads it: an object of the store is what it was when it was stored."""
+    path = stored.path.parent if stored.locked.file else stored.path
+    found = context.cache.tree(path).digest
+    if found != stored.locked.digest:
+        raise DigestMismatchError(
+            f"digest mismatch in the store: data '{name}' of {context.recipe.path} was altered",
+            facts=[
+                ("locked", str(stored.locked.digest)),
+                ("found", str(found)),
+                ("path", str(path)),
+            ],
+            hint="Remove that folder; the data is fetched again.",
+        )
 
 
 def _resolved(locked: LockedData, found: Found) -> Resolved:

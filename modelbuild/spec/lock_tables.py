@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from pathlib import PurePosixPath
 
+from modelbuild.errors import InvalidInputError
 from modelbuild.spec import lock_values as values
 from modelbuild.spec.lock import (
     Claim,
@@ -16,6 +17,7 @@ from modelbuild.spec.lock import (
     LockedWheel,
 )
 from modelbuild.spec.lock_values import Table
+from modelbuild.spec.numeric_class import NumericClass
 
 
 def read_environment(key: str, table: Table) -> LockedEnvironment:
@@ -141,7 +143,16 @@ def _claim(key: str, table: Table) -> Claim:
     return claim
 
 
-def read_class(_: str, table: Table) -> dict[str, str]:
+def read_class(key: str, table: Table) -> dict[str, str]:
     if not table.content:
         raise table.error(None, "a table without entries")
-    return {name: table.take(name, values.string) for name in table.content}
+    facts = {name: table.take(name, values.string) for name in table.content}
+    found = NumericClass(facts).key
+    if found != key:
+        where = table.where(next(iter(facts)))
+        raise InvalidInputError(
+            f"{where}: the facts of the numeric class do not match its name",
+            facts=[("wanted", key), ("found", found)],
+            hint="They were edited or merged wrongly. Take them from the commit that added them.",
+        )
+    return facts

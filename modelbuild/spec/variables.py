@@ -52,7 +52,7 @@ _PYTHON = {
 _OFFLINE = {
     "WANDB_MODE": "offline",
     "WANDB_DIR": "/tmp",  # noqa: S108
-    "MLFLOW_TRACKING_URI": "file:///tmp/mlruns",
+    "MLFLOW_TRACKING_URI": "/tmp/mlruns",  # noqa: S108
     "COMET_START_ONLINE": "0",
     "COMET_OFFLINE_DIRECTORY": "/tmp/comet",  # noqa: S108
     "NEPTUNE_MODE": "offline",

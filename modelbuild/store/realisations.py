@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelbuild.errors import DigestMismatchError
 from modelbuild.spec.canonical import Json, canonical_digest
 from modelbuild.spec.digest import Digest
+from modelbuild.store.stat_cache import StatCache
 from modelbuild.store.store import Store
 
 
@@ -77,6 +79,27 @@ def find(resolved: Digest, store: Store) -> list[Realisation]:
         return []
     found = (_read(file) for file in files if file.suffix == ".json" and file.name[0] != ".")
     return [each for each in found if each is not None and each.path(store).exists()]
+
+
+def check_intact(realisation: Realisation, store: Store, cache: StatCache) -> None:
+    """Raise DigestMismatchError if the output is not what was recorded."""
+    path = realisation.path(store)
+    found = cache.tree(path).digest
+    if found != realisation.output:
+        raise altered(realisation, found, path)
+
+
+def altered(realisation: Realisation, found: Digest, path: Path) -> DigestMismatchError:
+    recipe = realisation.name.partition(":")[0]
+    return DigestMismatchError(
+        f"digest mismatch in the store: the output of {realisation.name} was altered",
+        facts=[
+            ("recorded", str(realisation.output)),
+            ("found", str(found)),
+            ("path", str(path)),
+        ],
+        hint=f"To set it aside and build it again: modelbuild verify --rebuild {recipe}",
+    )
 
 
 def _folder(resolved: Digest) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from modelbuild.build.claims import Agreement, agree, breaks
+from modelbuild.build.claims import Agreement, agree, breaks, check_claim
 from modelbuild.build.request import BuildRequest, Observer, Silent
 from modelbuild.build.run import Run, not_reproducible
 from modelbuild.errors import (
-    DigestMismatchError,
     ModelbuildError,
     NotReproducibleError,
     OutOfDateError,
@@ -20,9 +19,9 @@ from modelbuild.locking.lock import LockRequest, LockResult, check_current, lock
 from modelbuild.sources.lock_on_disk import read_whole_lock
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
-from modelbuild.spec.lock import Lock
+from modelbuild.spec.lock import Claim, Lock
 from modelbuild.spec.recipe import Level, Recipe, RecipeData
-from modelbuild.store.realisations import Realisation
+from modelbuild.store.realisations import Realisation, altered
 from modelbuild.store.store import Store
 from modelbuild.store.tree import scan_tree
 from modelbuild.verify.compare import TreeComparison, compare_trees
@@ -178,9 +177,12 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
     resolved = run.resolve(identity, upstream) if upstream is not None else None
     first = run.valid(identity, resolved) if resolved else None
     problems: list[ModelbuildError] = []
-    store = _state(first, run.request.store)
-    if first and store == "corrupt":
-        problems.append(_corrupt(identity, first, run.request.store))
+    store = "intact" if first else "absent"
+    if first:
+        found = scan_tree(first.path(run.request.store)).digest
+        if found != first.output:
+            store = "corrupt"
+            problems.append(altered(first, found, first.path(run.request.store)))
     claims = run.locked.entries[identity.recipe].stages[identity.stage].claims
     if not claims:
         problems.append(_no_claim(identity))
@@ -198,6 +200,7 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
     if first:
         judgement = run.judge(identity, first)
         claim = _claim_word(judgement.agreement, same_class=judgement.same_class)
+        problems += _untrue_claims(identity, claims, first)
         if judgement.broken(run.locked.recipes[identity.recipe].determinism.level):
             problems.append(not_reproducible(identity, judgement, first, run.request.store))
     else:
@@ -205,11 +208,16 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
     return StageVerdict(store=store, claim=claim, rebuild=rebuilt, problems=tuple(problems))
 
 
-def _state(realisation: Realisation | None, store: Store) -> str:
-    if realisation is None:
-        return "absent"
-    found = scan_tree(realisation.path(store)).digest
-    return "intact" if found == realisation.output else "corrupt"
+def _untrue_claims(
+    identity: StageId, claims: tuple[Claim, ...], realisation: Realisation
+) -> list[ModelbuildError]:
+    found: list[ModelbuildError] = []
+    for claim in claims:
+        try:
+            check_claim(identity, claim, realisation)
+        except ModelbuildError as error:
+            found.append(error)
+    return found
 
 
 def _claim_word(agreement: Agreement | None, *, same_class: bool) -> str:
@@ -270,19 +278,6 @@ def _compare(
         second=second.path(store),
         comparison=None,
         measured=judgement.measured,
-    )
-
-
-def _corrupt(identity: StageId, realisation: Realisation, store: Store) -> DigestMismatchError:
-    path = realisation.path(store)
-    return DigestMismatchError(
-        f"digest mismatch in the store: the output of {identity} was altered",
-        facts=[
-            ("recorded", str(realisation.output)),
-            ("found", str(scan_tree(path).digest)),
-            ("path", str(path)),
-        ],
-        hint=f"To set it aside and build it again: modelbuild verify --rebuild {identity.recipe}",
     )
 
 
