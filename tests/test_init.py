@@ -316,7 +316,7 @@ def test_a_script_that_is_not_python_is_an_error_with_its_line(folder: Path) -> 
 
 def test_modules_become_the_packages_that_bring_them(folder: Path) -> None:
     modules = ["sklearn.svm", "PIL", "cv2", "yaml", "bs4", "skimage.io", "dateutil", "attr"]
-    modules += ["google.protobuf", "umap", "xgboost", "json", "helper"]
+    modules += ["google.protobuf", "umap", "xgboost", "json", "helper", "_private", "größe"]
     lines = [f"import {module}" for module in modules]
     lines += ["from typing import TYPE_CHECKING", "if TYPE_CHECKING:", "    import pandas"]
     write(folder, train_py="\n".join([*lines, PROGRAM]), helper_py="import tqdm\n")
@@ -439,8 +439,8 @@ def test_values_that_a_parameter_cannot_hold_keep_their_default(folder: Path) ->
     report = options(
         folder,
         '"--out"',
-        '"--huge", default=10**30',
-        '"--limit", default=float("inf")',
+        '"--huge", default=1000000000000000000000',
+        '"--limit", default=1e999',
         '"--flag", type=bool, default=False',
         '"--sizes", default=[1, 2]',
         '"--name", default=""',
@@ -552,6 +552,7 @@ def test_git_shows_the_lock_ignores_the_links_and_leaves_conflicts_to_be_seen(
         return done.stdout
 
     git("init", "-q", "-b", "main")
+    git("config", "core.autocrlf", "true")
     (folder / ".gitattributes").write_text("*.lock binary merge=union\n")
     write(folder, train_py="", model_lock="a\n")
     guess(folder)
@@ -563,6 +564,7 @@ def test_git_shows_the_lock_ignores_the_links_and_leaves_conflicts_to_be_seen(
     write(folder, model_lock="b\n")
     git("commit", "-qam", "two")
     git("checkout", "-q", "main")
+    assert (folder / "model.lock").read_bytes() == b"a\n"
     (folder / "model.lock").write_bytes(b"c\r\n")
     assert "+c" in git("diff")
     git("commit", "-qam", "three")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path, PurePosixPath
 
+from modelbuild.locking.draft_files import Files
 from modelbuild.locking.imports import reached_files
 from modelbuild.locking.script import Literal, Option, Script, read_script
 from modelbuild.spec.recipe import Stage
@@ -18,15 +19,6 @@ from modelbuild.spec.recipe_fields import NAME
 from modelbuild.spec.recipe_hardware import SEEDS
 from modelbuild.spec.references import variable_suffix
 
-CONFIGURATION = frozenset({".cfg", ".gin", ".ini", ".json", ".toml", ".yaml", ".yml"})
-_LARGEST_CONFIGURATION = 256 * 1024
-_DATA_SUFFIXES = frozenset(
-    {
-        *(".arrow", ".csv", ".feather", ".gz", ".h5", ".hdf5", ".jsonl", ".npy", ".npz"),
-        *(".parquet", ".pkl", ".tsv", ".txt", ".xlsx", ".zip"),
-    }
-)
-_NOT_DATA = frozenset({".py", ".md", ".lock"})
 _SEED = re.compile(r"((random|manual|rng|np|torch)[-_])?(seed|random[-_]?state)")
 _THREADS = re.compile(r"(num[-_]|n[-_]|torch[-_])?threads")
 _DEVICE = re.compile(r"device")
@@ -126,15 +118,17 @@ class _Reader:
     def __init__(self, drafted: Draft, around: Surroundings) -> None:
         self.draft = drafted
         self.script = drafted.script
-        self.folder = around.folder
-        self.workspace = around.workspace
+        self.files = Files(around.folder, around.workspace)
         self.written = {literal.text.removeprefix("./") for literal in self.script.writes}
 
     def read(self) -> None:
         for option in self.script.options:
             self._option(option)
-        configuration = self._literals()
-        self.draft.include += tuple(sorted(configuration | self._configuration_beside()))
+        named = self._literals()
+        used = {*self.draft.data.values(), *self.written}
+        self.draft.include += tuple(
+            sorted(named | self.files.configuration_beside(self.script.path, used))
+        )
         self._output()
         if any(each.text.lstrip("./") == "metrics.json" for each in self.script.literals):
             self.draft.metrics = "metrics.json"
@@ -160,8 +154,8 @@ class _Reader:
             self._pass(option, self.draft.device)
         elif self._is_output(option):
             self._pass(option, self._place_below_out(option))
-        elif path := self._existing(option.default):
-            if not self._is_configuration(path):
+        elif path := self.files.existing(option.default):
+            if not self.files.is_configuration(path):
                 self._pass(option, f"{{data.{self._data_name(path)}}}")
         elif _DATA.fullmatch(option.name.lower()) and not isinstance(option.default, int | float):
             self._absent_data(option)
@@ -204,20 +198,13 @@ class _Reader:
 
     def _only_data(self, option: Option) -> str | None:
         """The one thing in the folder that can be meant."""
-        folders = [name for name in ("data", "dataset", "datasets") if self._existing(name)]
+        folders = [name for name in ("data", "dataset", "datasets") if self.files.existing(name)]
         if re.search(r"dir|folder|root", option.name.lower()):
             return folders[0] if len(folders) == 1 else None
-        names = [path for place in ("", *folders) for path in self._data_files(place)]
-        return names[0] if len(names) == 1 else (folders[0] if len(folders) == 1 else None)
-
-    def _data_files(self, place: str) -> list[str]:
-        found = sorted(self.folder.joinpath(place).iterdir())
-        known = self.written | {"requirements.txt", "README.txt", "LICENSE.txt"}
-        return [
-            path.relative_to(self.folder).as_posix()
-            for path in found
-            if path.suffix in _DATA_SUFFIXES and path.is_file() and path.name not in known
+        names = [
+            path for place in ("", *folders) for path in self.files.data_in(place, self.written)
         ]
+        return names[0] if len(names) == 1 else (folders[0] if len(folders) == 1 else None)
 
     def _param(self, option: Option) -> bool:
         value = option.default
@@ -241,14 +228,14 @@ class _Reader:
         configuration = set()
         defaults = {str(option.default) for option in self.script.options}
         named = [each for each in self.script.literals if each.text not in defaults]
-        paths = {path for each in named if (path := self._existing(each.text))} - self.written
+        paths = {path for each in named if (path := self.files.existing(each.text))} - self.written
         parts = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
         parts |= {str(parent) for path in defaults for parent in PurePosixPath(path).parents}
         for literal in named:
-            path = self._existing(literal.text)
+            path = self.files.existing(literal.text)
             if path not in paths - parts:
                 continue
-            if self._is_configuration(path):
+            if self.files.is_configuration(path):
                 configuration.add(path)
             elif self._is_named_data(literal, path):
                 name = self._data_name(path)
@@ -265,48 +252,7 @@ class _Reader:
         known = [PurePosixPath(each) for each in self.draft.data.values()]
         if any(PurePosixPath(path).is_relative_to(each) for each in known):
             return False
-        return self.folder.joinpath(path).is_file() or "/" in literal.text or path == "data"
-
-    def _configuration_beside(self) -> set[str]:
-        """Configuration next to the script; JSON only where the program names it."""
-        beside = self.folder / PurePosixPath(self.script.path).parent
-        used = {*self.draft.data.values(), *self.written}
-        found = set()
-        for item in beside.iterdir():
-            path = item.relative_to(self.folder).as_posix()
-            named = item.suffix != ".json" and item.name not in _OF_TOOLS
-            if named and path not in used and self._is_configuration(path):
-                found.add(path)
-        return found
-
-    def _is_configuration(self, path: str) -> bool:
-        place = self.folder / path
-        return (
-            place.suffix in CONFIGURATION
-            and not place.name.startswith(".")
-            and place.is_file()
-            and not place.is_symlink()
-            and ".." not in PurePosixPath(path).parts
-            and place.stat().st_size <= _LARGEST_CONFIGURATION
-        )
-
-    def _existing(self, value: object) -> str | None:
-        """A path of the workspace, relative to the recipe, that is there and can be data."""
-        if not isinstance(value, str) or not value or len(value) > 500 or set(value) & set("*?[\\"):
-            return None
-        path = PurePosixPath(value)
-        if path.is_absolute() or path.suffix in _NOT_DATA or "\0" in value or not path.parts:
-            return None
-        place = self.folder / path
-        try:
-            if not place.exists():
-                return None
-        except OSError:
-            return None
-        resolved = place.resolve()
-        holds_code = self.folder.resolve().is_relative_to(resolved)
-        inside = resolved.is_relative_to(self.workspace)
-        return str(path) if inside and not holds_code else None
+        return self.files.folder.joinpath(path).is_file() or "/" in literal.text or path == "data"
 
     def _data_name(self, path: str) -> str:
         """The name of the table for this path, made where there is none yet."""
@@ -343,17 +289,6 @@ class _Reader:
                 f"{self.script.path} has no option for its output: let it write below "
                 'os.environ.get("MODELBUILD_OUT", ".").'
             )
-
-
-_OF_TOOLS = frozenset(
-    {
-        *("pyproject.toml", "setup.cfg", "tox.ini", "mypy.ini", "pytest.ini", "ruff.toml"),
-        *("recipe.toml", "uv.toml", "environment.yml", "environment.yaml", "dvc.yaml"),
-        *("mkdocs.yml", "docker-compose.yml", "docker-compose.yaml", "compose.yaml"),
-        *("conda.yml", "conda.yaml", "codecov.yml", "poetry.toml", "hatch.toml"),
-    }
-)
-"""Configuration of tools that a training does not read."""
 
 
 def _plain(name: str) -> str:

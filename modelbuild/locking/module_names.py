@@ -83,7 +83,8 @@ def packages_for(
         if module.name.partition(".")[0] in left_out:
             continue
         name = _package(module.name, installed)
-        if not module.optional or name in installed.versions:
+        known = name in installed.versions
+        if known or (not module.optional and is_common_requirement(name)):
             found.add(name)
     return tuple(sorted(found))
 
