@@ -25,9 +25,23 @@ from modelbuild.spec.lock import (
 )
 from modelbuild.spec.lock_conflict import agreed_lock
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
+from modelbuild.spec.numeric_class import NumericClass
 
 GOLDEN = Path(__file__).parent / "golden" / "lock-1.lock"
 RESTORE = "Restore model.lock as it was last committed, then run: modelbuild lock"
+
+
+def named(facts: dict[str, str]) -> dict[str, dict[str, str]]:
+    """A class below the name that its facts give."""
+    return {NumericClass(facts).key: facts}
+
+
+FACTS = {"cpu": "AMD EPYC 7B13", "kernel": "6.1", "libm": "b3:9f86d08"}
+CLASS = NumericClass(FACTS).key
+OTHERS = {key: facts for n in range(20) for key, facts in named({"cpu": f"CPU {n}"}).items()}
+"""Further classes, some of which sort before CLASS and some after it."""
+FIRST, SECOND, *_, LAST = sorted(OTHERS)
+assert FIRST < SECOND < CLASS < LAST
 
 
 def digest(text: str) -> Digest:
@@ -78,7 +92,7 @@ def an_example() -> Lock:
         a_wheel("numpy", "2.3.1"), a_wheel("torch", "2.13.0+cpu", 'Apache-2.0 AND "LICENSE.txt"')
     )
     claim = Claim(
-        numeric_class="c1a2b3c4d5e6",
+        numeric_class=CLASS,
         derivation=digest("derivation of train"),
         output=digest("output of train"),
         bytes=91234,
@@ -114,7 +128,7 @@ def an_example() -> Lock:
     return Lock(
         environments={environment.key: environment},
         recipes={"digits": digits, "tabular": a_recipe("tabular", environment)},
-        classes={"c1a2b3c4d5e6": {"cpu": "AMD EPYC 7B13", "kernel": "6.1", "libm": "b3:9f86d08"}},
+        classes={CLASS: FACTS},
     )
 
 
@@ -159,15 +173,6 @@ environments = st.builds(
     ),
     interpreters=st.sets(digests, max_size=2).map(lambda found: tuple(sorted(found))),
 )
-claims = st.builds(
-    Claim,
-    numeric_class=st.sampled_from(["c0", "c1", "c2"]),
-    derivation=digests,
-    output=digests,
-    bytes=counts,
-    parameters=st.none() | counts,
-    metrics=st.dictionaries(texts, numbers, max_size=2),
-)
 data_tables = st.builds(
     LockedData,
     digest=digests,
@@ -181,8 +186,22 @@ data_tables = st.builds(
 )
 
 
+def claims(classes: list[str]) -> st.SearchStrategy[Claim]:
+    return st.builds(
+        Claim,
+        numeric_class=st.sampled_from(classes),
+        derivation=digests,
+        output=digests,
+        bytes=counts,
+        parameters=st.none() | counts,
+        metrics=st.dictionaries(texts, numbers, max_size=2),
+    )
+
+
 @st.composite
-def recipes(draw: st.DrawFn, name: str, environments: list[str]) -> LockedRecipe:
+def recipes(
+    draw: st.DrawFn, name: str, environments: list[str], classes: list[str]
+) -> LockedRecipe:
     files = st.builds(LockedFile, digest=digests, lines=counts, executable=st.booleans())
     code = draw(st.dictionaries(paths, files, max_size=3))
     some_code = st.sets(st.sampled_from(sorted(code) or [""]), max_size=3)
@@ -190,9 +209,9 @@ def recipes(draw: st.DrawFn, name: str, environments: list[str]) -> LockedRecipe
         LockedStage,
         derivation=digests,
         code=st.none() | some_code.map(lambda found: tuple(sorted(found & code.keys()))),
-        claims=st.lists(claims, max_size=3, unique_by=lambda claim: claim.numeric_class).map(
-            lambda found: tuple(sorted(found, key=lambda claim: claim.numeric_class))
-        ),
+        claims=st.lists(
+            claims(classes), max_size=3, unique_by=lambda claim: claim.numeric_class
+        ).map(lambda found: tuple(sorted(found, key=lambda claim: claim.numeric_class))),
     )
     return LockedRecipe(
         name=name,
@@ -216,10 +235,14 @@ def locks(draw: st.DrawFn) -> Lock:
     found = {each.key: each for each in draw(st.lists(environments, min_size=1, max_size=2))}
     recipe_names = draw(st.sets(names, max_size=3))
     facts = st.dictionaries(texts, texts, min_size=1, max_size=2)
+    classes = {NumericClass(each).key: each for each in draw(st.lists(facts, min_size=1))}
     return Lock(
         environments=found,
-        recipes={name: draw(recipes(name, sorted(found))) for name in sorted(recipe_names)},
-        classes={key: draw(facts) for key in ("c0", "c1", "c2")},
+        recipes={
+            name: draw(recipes(name, sorted(found), sorted(classes)))
+            for name in sorted(recipe_names)
+        },
+        classes=classes,
     )
 
 
@@ -303,9 +326,8 @@ def test_a_conflict_marker_that_was_left_over_is_told() -> None:
 
 
 def test_signs_of_a_conflict_within_a_line_are_content() -> None:
-    lock = an_example()
-    facts = {"c1a2b3c4d5e6": {"cpu": "<<<<<<< ======= >>>>>>>"}}
-    assert parse_lock(render_lock(replace(lock, classes=facts))).classes == facts
+    lock = Lock(classes=named({"cpu": "<<<<<<< ======= >>>>>>>"}))
+    assert parse_lock(render_lock(lock)) == lock
 
 
 def test_what_is_not_toml_is_told_with_its_line() -> None:
@@ -389,7 +411,7 @@ def test_a_bad_digest_in_an_inline_table_is_told_with_its_line() -> None:
         ("threads = 2", "threads = 2.5", "wanted: a string or an integer\n  found:  2.5"),
         ('"numpy>=2",\n', '"zlib",\n', "wanted: an array of strings, sorted, none twice"),
         ('"numpy>=2",\n', '"torch==2.13.0",\n', "wanted: an array of strings, sorted, none twice"),
-        ('kernel = "6.1"', "kernel = 6.1", "classes.c1a2b3c4d5e6.kernel: not what belongs here"),
+        ('kernel = "6.1"', "kernel = 6.1", f"classes.{CLASS}.kernel: not what belongs here"),
         ("lr = 0.001", "", ""),
         ("[recipes.digits.params]", "[recipes.digits.more]", "recipes.digits.more: unknown key"),
         ("[recipes.digits.params]", "[more]", "more: unknown key"),
@@ -414,11 +436,11 @@ def test_a_recipe_must_name_an_environment_that_is_there() -> None:
 
 
 def test_a_claim_must_name_a_class_that_is_there() -> None:
-    text = edited("[classes.c1a2b3c4d5e6]", "[classes.c000]")
+    text = GOLDEN.read_text().partition("\n[classes.")[0]
     assert failure(text) == (
         f"model.lock:{line_of(text, '[recipes.digits.stages.train.claims]')}: "
         "recipes.digits.stages.train.claims: names a numeric class that the lock does not have\n"
-        f"  found: c1a2b3c4d5e6\n{RESTORE}"
+        f"  found: {CLASS}\n{RESTORE}"
     )
 
 
@@ -448,7 +470,23 @@ def test_a_table_that_lost_its_entries_is_refused() -> None:
 def test_a_class_without_facts_is_refused() -> None:
     text = GOLDEN.read_text()
     without = text[: text.index("cpu = ")]
-    assert "classes.c1a2b3c4d5e6: a table without entries" in failure(without)
+    assert f"classes.{CLASS}: a table without entries" in failure(without)
+
+
+def test_edited_facts_of_a_class_do_not_match_its_name() -> None:
+    text = edited('kernel = "6.1"', 'kernel = "6.2"')
+    assert failure(text) == (
+        f"model.lock:{line_of(text, f'[classes.{CLASS}]') + 1}: "
+        "the facts of the numeric class do not match its name\n"
+        f"  wanted: {CLASS}\n"
+        f"  found:  {NumericClass({**FACTS, 'kernel': '6.2'}).key}\n"
+        "They were edited or merged wrongly. Take them from the commit that added them."
+    )
+    opened = open_lock(text.encode())
+    assert opened.recipes["digits"] == an_example().recipes["digits"]
+    with pytest.raises(InvalidInputError) as caught:
+        _ = opened.classes[CLASS]
+    assert str(caught.value) == failure(text)
 
 
 def test_interpreters_that_two_branches_accepted_are_read_in_any_order() -> None:
@@ -459,7 +497,7 @@ def test_interpreters_that_two_branches_accepted_are_read_in_any_order() -> None
 
 
 def test_characters_that_a_reviewer_does_not_see_are_written_as_escapes() -> None:
-    hidden = {"c": {"cpu": "a\u202eb\u200bc\x85\u2028\x7f\x00"}}
+    hidden = named({"cpu": "a\u202eb\u200bc\x85\u2028\x7f\x00"})
     data = render_lock(Lock(classes=hidden))
     assert b'cpu = "a\\u202Eb\\u200Bc\\u0085\\u2028\\u007F\\u0000"' in data
     assert parse_lock(data).classes == hidden
@@ -491,15 +529,15 @@ def with_claim(lock: Lock, numeric_class: str) -> Lock:
     return replace(
         lock,
         recipes={**lock.recipes, "digits": replace(digits, stages=stages)},
-        classes={**lock.classes, numeric_class: {"cpu": numeric_class}},
+        classes={**lock.classes, numeric_class: OTHERS[numeric_class]},
     )
 
 
 def test_claims_made_on_two_branches_merge(tmp_path: Path) -> None:
     base = an_example()
-    ours, theirs = with_claim(base, "aaaaaaaaaaaa"), with_claim(base, "ffffffffffff")
+    ours, theirs = with_claim(base, FIRST), with_claim(base, LAST)
     both = parse_lock(merged(ours, base, theirs, tmp_path))
-    assert both == with_claim(ours, "ffffffffffff")
+    assert both == with_claim(ours, LAST)
 
 
 def with_recipe(lock: Lock, name: str, version: str, seed: int) -> Lock:
@@ -536,7 +574,7 @@ def test_two_changes_of_one_environment_do_not_pass_for_one(
 
 def test_two_results_of_one_class_do_not_pass_for_one(tmp_path: Path) -> None:
     base = an_example()
-    ours = with_claim(base, "ffffffffffff")
+    ours = with_claim(base, LAST)
     digits = ours.recipes["digits"]
     train = digits.stages["train"]
     other = tuple(replace(claim, output=digest("other")) for claim in train.claims)
@@ -595,10 +633,10 @@ def test_a_conflict_keeps_what_both_sides_agree_on(tmp_path: Path) -> None:
 
 def test_a_conflict_between_claims_of_two_classes_keeps_both(tmp_path: Path) -> None:
     base = an_example()
-    ours, theirs = with_claim(base, "aaaaaaaaaaaa"), with_claim(base, "bbbbbbbbbbbb")
+    ours, theirs = with_claim(base, FIRST), with_claim(base, SECOND)
     data = merged(ours, base, theirs, tmp_path)
     assert "a merge conflict is not resolved" in failure(data)
-    assert agreed_lock(data) == with_claim(ours, "bbbbbbbbbbbb")
+    assert agreed_lock(data) == with_claim(ours, SECOND)
 
 
 def test_claims_of_another_derivation_are_not_joined(tmp_path: Path) -> None:
@@ -612,7 +650,7 @@ def test_claims_of_another_derivation_are_not_joined(tmp_path: Path) -> None:
 
     base = an_example()
     ours = with_derivation(base, "ours")
-    theirs = with_derivation(with_claim(base, "ffffffffffff"), "theirs")
+    theirs = with_derivation(with_claim(base, LAST), "theirs")
     data = merged(ours, base, theirs, tmp_path)
     assert agreed_lock(data).recipes == ours.recipes
 
@@ -656,7 +694,7 @@ def test_a_conflict_between_results_of_one_class_is_a_failure(tmp_path: Path) ->
     assert str(caught.value) == (
         "two branches claim different results of recipe 'digits'\n"
         f"  derivation: {digest('derivation of train')}\n"
-        "  class:      c1a2b3c4d5e6\n"
+        f"  class:      {CLASS}\n"
         f"  ours:       {digest('a')}\n"
         f"  theirs:     {digest('b')}\n"
         "Keep one of the two claims in model.lock, then see which holds: "
@@ -668,7 +706,7 @@ def test_a_conflict_between_results_of_one_class_is_a_failure(tmp_path: Path) ->
 
 
 def a_large_lock(recipes: int = 10, packages: int = 60, stages: int = 2) -> Lock:
-    lock = Lock(classes={"c1a2b3c4d5e6": {"cpu": "AMD EPYC 7B13"}})
+    lock = Lock(classes={CLASS: FACTS})
     for number in range(recipes):
         found = [a_wheel(f"package-{each:02}", f"1.{number}") for each in range(packages)]
         environment = an_environment(*found)
