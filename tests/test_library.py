@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Tiny
+from conftest import Tiny, share_interpreter
 
 import modelbuild
 from modelbuild import errors
@@ -110,11 +110,11 @@ def test_building_returns_the_stages_with_their_records(recipe: Path, store: Sto
     assert [stage.how for stage in again.stages.values()] == ["valid", "valid"]
 
 
-def test_the_store_can_be_named(recipe: Path, store: Store, tmp_path: Path) -> None:
+def test_the_store_can_be_named(
+    recipe: Path, store: Store, tmp_path: Path, interpreter_object: Path
+) -> None:
     other = tmp_path / "other"
-    (other / "objects").mkdir(parents=True)
-    for path in (store.root / "objects").iterdir():
-        (other / "objects" / path.name).symlink_to(path.resolve())
+    share_interpreter(other, interpreter_object)
     stages = modelbuild.build(recipe, store=other).own_stages()
     assert stages["train"].path is not None
     assert stages["train"].path.is_relative_to(other)
