@@ -468,6 +468,19 @@ def test_modules_that_a_configuration_names_are_seen() -> None:
     assert seen(files) == ["conf/a.yaml", "nets/cnn.py", "train.py"]
 
 
+@pytest.mark.parametrize("word", ["a", "1", "a1", "a.", "a.py/", "./", "a b.c "])
+def test_a_megabyte_of_text_in_a_program_is_read_like_any_other(word: str) -> None:
+    long = word * (1_000_000 // len(word))
+    files = {"train.py": f"blob = {long!r}\nuse = '{long} nets.cnn:Net tools/worker.py'"}
+    files |= {
+        "nets/cnn.py": "class Net: ...",
+        "worker.py": "",
+        "tools/worker.py": "",
+        "other.py": "",
+    }
+    assert seen(files, "python", "train.py") == ["nets/cnn.py", "tools/worker.py", "train.py"]
+
+
 def test_all_that_is_there_is_all() -> None:
     assert seen({"train.py": "import used", "used.py": ""}) is None
 

@@ -29,8 +29,9 @@ _DYNAMIC_MODULES = frozenset({"importlib", "runpy", "pkgutil", "imp", "zipimport
 _DYNAMIC_NAMES = frozenset({"__import__", "eval", "exec"})
 _DYNAMIC_ATTRIBUTES = frozenset({("sys", "path"), ("sys", "meta_path"), ("sys", "path_hooks")})
 _CONFIGURATION = frozenset({".cfg", ".gin", ".ini", ".json", ".toml", ".yaml", ".yml"})
-_FILE_NAME = re.compile(r"[\w./-]+\.py\b")
-_DOTTED_NAME = re.compile(r"[^\W\d]\w*(?:[.:][^\W\d]\w*)+")
+# Both are tried only where a word begins: within a long one, every start would read it to its end.
+_FILE_NAME = re.compile(r"(?<![\w./-])[\w./-]+\.py\b")
+_DOTTED_NAME = re.compile(r"(?<!\w)\d*([^\W\d]\w*(?:[.:][^\W\d]\w*)+)")
 # The same answer on every machine: syntax newer than the oldest Python that runs modelbuild
 # is not understood on a newer one either.
 _SYNTAX = (3, 11)
@@ -54,6 +55,7 @@ class _Search:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = files
         self._scripts = sorted(path for path in files if path.endswith(".py"))
+        self._deepest = max((path.count("/") for path in files), default=0)
         self._roots = {""}
         """Folders from which modules are imported, each empty or with `/` at its end."""
         self._pending: list[str] = []
@@ -183,7 +185,7 @@ class _Search:
                 self._import(".".join(parts))
 
     def _is_defined(self, root: str, parts: Sequence[str]) -> bool:
-        for end in range(len(parts), 0, -1):
+        for end in range(min(len(parts), self._deepest + 1), 0, -1):
             module = root + "/".join(parts[:end])
             for path in (f"{module}.py", f"{module}/__init__.py"):
                 if path in self._files:
@@ -192,7 +194,7 @@ class _Search:
 
 
 def _defines(content: bytes, name: str) -> bool:
-    definition = rf"^\s*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]"
+    definition = rf"^[^\S\n]*(?:(?:async\s+)?def|class)\s+{name}\b|^{name}\s*[:=]"
     return re.search(definition.encode(), content, re.MULTILINE) is not None
 
 
