@@ -183,7 +183,7 @@ def test_data_that_changes_during_the_build_is_noticed(tiny: Tiny, store: Store)
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(lambda: list((store.root / "logs" / "tiny" / "train").glob("*.log")))
+    wait_for(lambda: list((store.root / "logs").rglob("*.log")))
     time.sleep(0.5)
     status = (tiny.root / "numbers.txt").stat()
     (tiny.root / "numbers.txt").write_text("9\n9\n9\n")
@@ -246,7 +246,7 @@ def test_interrupted_twice_is_still_clean(tiny: Tiny, store: Store) -> None:
     command = subprocess.Popen(
         tiny.command("build"), cwd=tiny.root, stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: list((store.root / "logs" / "tiny" / "train").glob("*.log")))
+    wait_for(lambda: list((store.root / "logs").rglob("*.log")))
     time.sleep(0.5)
     command.send_signal(signal.SIGINT)
     time.sleep(0.02)

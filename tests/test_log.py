@@ -11,7 +11,7 @@ from modelbuild.build.log import StageLog
 
 
 def test_a_log_is_kept_whole(tmp_path: Path) -> None:
-    with StageLog(tmp_path / "folder" / "log") as log:
+    with StageLog(tmp_path / "folder") as log:
         log.write(b"one\ntw")
         log.write(b"o\n")
     assert log.path.read_bytes() == b"one\ntwo\n"
@@ -22,7 +22,7 @@ def test_beyond_the_bound_both_ends_are_kept(
 ) -> None:
     monkeypatch.setattr(log_module, "HEAD_BYTES", 10)
     monkeypatch.setattr(log_module, "TAIL_BYTES", 10)
-    with StageLog(tmp_path / "log") as log:
+    with StageLog(tmp_path) as log:
         for number in range(100):
             log.write(b"%03d\n" % number)
     assert log.path.read_bytes() == (
@@ -42,6 +42,6 @@ def test_beyond_the_bound_both_ends_are_kept(
     ],
 )
 def test_the_last_line_is_the_last_complete_one(tmp_path: Path, printed: bytes, line: str) -> None:
-    with StageLog(tmp_path / "log") as log:
+    with StageLog(tmp_path) as log:
         log.write(printed)
     assert log.last_line == line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from modelbuild.build.request import BuildRequest, BuildResult
 from modelbuild.build.unchanged import Decided
@@ -12,9 +13,13 @@ from modelbuild.locking.lock import LockResult
 from modelbuild.sandbox.shipped_runtime import runtime_files
 from modelbuild.sources.locations import configuration_file
 from modelbuild.sources.source import Resolved
+from modelbuild.sources.workspace import LOCK_NAME
 from modelbuild.spec.recipe import PathData, Recipe, RecipeData
 from modelbuild.store.stat_cache import StatCache
 from modelbuild.store.store import Store
+
+_PACKAGE = Path(__file__).parent.parent
+"""Another modelbuild may give another answer."""
 
 
 def what_decided(request: BuildRequest, result: BuildResult) -> Decided | None:
@@ -26,6 +31,7 @@ def what_decided(request: BuildRequest, result: BuildResult) -> Decided | None:
     locked = result.locked
     paths = {str(request.workspace.lock_path), str(configuration_file(os.environ))}
     paths |= {str(path) for path in runtime_files()}
+    paths |= {str(path) for path in _PACKAGE.glob("*/*.py")}
     folders: dict[str, str] = {}
     for recipe in locked.recipes.values():
         if recipe.environment.requirements is not None:
@@ -55,6 +61,9 @@ def _trusted(resolved: Resolved, store: Store) -> bool:
 def _of_recipe(recipe: Recipe, request: BuildRequest, locked: LockResult) -> Iterator[str]:
     folder = request.workspace.folder(recipe)
     yield str(request.workspace.root / recipe.path)
+    # A lock that appears nearer to the recipe makes another workspace.
+    for parent in (recipe.folder, *recipe.folder.parents):
+        yield str(request.workspace.root / parent / LOCK_NAME)
     for path in locked.entries[recipe.name].code:
         yield str(folder / path)
     for pattern in recipe.code:

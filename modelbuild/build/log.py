@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from modelbuild.spec.derivation import StageId
+from modelbuild.spec.digest import Digest
 from modelbuild.store.store import Store
 
 HEAD_BYTES = 32 << 20
 TAIL_BYTES = 8 << 20
 
 
-def log_folder(identity: StageId, store: Store) -> Path:
-    """Where the logs of a stage are, one a run; in the order of their names the oldest first."""
-    return store.root / "logs" / identity.recipe / identity.stage
+def log_folder(identity: StageId, workspace: Path, store: Store) -> Path:
+    """Where the logs of a stage of a workspace are, one a run, numbered from the first."""
+    place = Digest.of(os.fsencode(workspace)).hex[:12]
+    return store.root / "logs" / place / identity.recipe / identity.stage
+
+
+def _new_file(folder: Path) -> tuple[Path, BinaryIO]:
+    """The next number that no other process takes."""
+    number = len(os.listdir(folder))
+    while True:
+        number += 1
+        path = folder / f"{number:06}.log"
+        try:
+            return path, path.open("xb")
+        except FileExistsError:
+            continue
 
 
 class StageLog:
@@ -24,10 +40,9 @@ class StageLog:
     Takes constant memory.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self._file = path.open("wb")
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path, self._file = _new_file(folder)
         self._head_left = HEAD_BYTES
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0

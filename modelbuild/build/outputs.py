@@ -62,7 +62,7 @@ def find_log(lookup: Lookup) -> Path:
         identity, realisation = stage_of(lookup), None
     if realisation and (lookup.store.root / realisation.log).exists():
         return lookup.store.root / realisation.log
-    folder = log_folder(identity, lookup.store)
+    folder = log_folder(identity, lookup.workspace.root, lookup.store)
     logs = sorted(folder.iterdir()) if folder.exists() else []
     if not logs:
         raise ModelbuildError(

@@ -157,19 +157,21 @@ class Run:
 
         With `locked`, a missing claim is OutOfDateError instead.
         """
+        broken = self._broken()
         new = {
             identity: (result.derivation, result.realisation)
             for identity, result in self.results.items()
             if result.realisation is not None
             and result.judgement is not None
             and may_claim(result.judgement, result.realisation, asked=self.request.claim)
+            and not self._reads(identity, broken)
         }
         if self.request.dry_run:
             return
         self._check_claims()
         self._check_tolerances()
         if self.request.locked:
-            missing = [str(each) for each in new if not self._claims(each)]
+            missing = [str(each) for each in self.results if not self.claims(each)]
             if missing:
                 raise OutOfDateError(
                     "model.lock has no claim for what was built",
@@ -177,14 +179,12 @@ class Run:
                     hint="To add it, build without --locked and commit model.lock.",
                 )
         elif new and self.request.writes_lock:
-            update_lock(
-                self.request.workspace, self.request.store, lambda lock: add_claims(lock, new)
-            )
+            update_lock(self.request.workspace, lambda lock: add_claims(lock, new))
         self._raise_broken()
 
     def _check_claims(self) -> None:
         for identity, result in self.results.items():
-            for claim in self._claims(identity):
+            for claim in self.claims(identity):
                 if result.realisation:
                     check_claim(identity, claim, result.realisation)
 
@@ -200,17 +200,32 @@ class Run:
                         facts=[("found", ", ".join(sorted(found)) or "no metrics")],
                     )
 
-    def _claims(self, identity: StageId) -> tuple[Claim, ...]:
+    def claims(self, identity: StageId) -> tuple[Claim, ...]:
         return self.locked.entries[identity.recipe].stages[identity.stage].claims
 
+    def _broken(self) -> set[StageId]:
+        """The stages whose result breaks the claim of its class."""
+        return {
+            identity
+            for identity, result in self.results.items()
+            if result.judgement
+            and result.judgement.broken(self.locked.recipes[identity.recipe].determinism.level)
+        }
+
+    def _reads(self, identity: StageId, others: set[StageId]) -> bool:
+        """Whether a stage is, or is made from, one of the others."""
+        if identity in others:
+            return True
+        recipe = self.locked.recipes[identity.recipe]
+        reads = upstream_stages(recipe, recipe.stages[identity.stage], self.locked.recipes)
+        return any(self._reads(each, others) for each in reads.values())
+
     def _raise_broken(self) -> None:
+        broken = self._broken()
         for identity, result in self.results.items():
-            recipe = self.locked.recipes[identity.recipe]
-            judgement, realisation = result.judgement, result.realisation
-            if not judgement or not realisation or not judgement.claim:
-                continue
-            if judgement.broken(recipe.determinism.level):
-                raise not_reproducible(identity, judgement, realisation, self.request.store)
+            if identity in broken and result.judgement and result.realisation:
+                store = self.request.store
+                raise not_reproducible(identity, result.judgement, result.realisation, store)
 
 
 def not_reproducible(

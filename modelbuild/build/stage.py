@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from modelbuild.build.inputs import StageInputs
 from modelbuild.build.log import StageLog, log_folder
-from modelbuild.errors import StageFailedError
+from modelbuild.errors import ModelbuildError, StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
@@ -21,6 +22,7 @@ from modelbuild.store.copies import copy_tree, set_times
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
 from modelbuild.store.tensor_files import count_parameters
+from modelbuild.store.tree import stays_inside
 
 if TYPE_CHECKING:
     from modelbuild.environment.interpreter import Interpreter
@@ -92,7 +94,7 @@ def build_stage(
         output=stored.tree.digest,
         files=stored.tree.files,
         bytes=stored.tree.bytes,
-        parameters=count_parameters(stored.path),
+        parameters=_parameters(stored.path),
         metrics=metrics,
         isolation=site.sandbox.isolation.value,
         numeric_class=site.numeric_class.key,
@@ -157,12 +159,7 @@ def _gpus(hardware: Hardware) -> tuple[int, ...]:
 @contextmanager
 def _log_file(job: Job, site: Site) -> Iterator[StageLog]:
     """A log of its own for every run: what failed keeps its log too."""
-    import secrets
-
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    name = f"{stamp}-{secrets.token_hex(3)}.log"
-    folder = log_folder(job.identity, site.store)
-    with StageLog(folder / name) as log:
+    with StageLog(log_folder(job.identity, site.workspace, site.store)) as log:
         yield log
 
 
@@ -180,20 +177,31 @@ def _check(job: Job, outcome: Outcome, out: Path, log: StageLog, site: Site) -> 
         )
     if stage.metrics is None:
         return {}
-    return _metrics(out / stage.metrics, recipe.where(f"stages.{stage.name}.metrics"), stage)
+    where = recipe.where(f"stages.{stage.name}.metrics")
+    return _metrics(out, stage.metrics, where, stage)
 
 
-def _metrics(path: Path, where: str, stage: Stage) -> dict[str, float]:
+def _parameters(output: Path) -> int | None:
+    """A file that only looks like a model's must not fail a training that is done."""
     try:
-        if path.is_symlink():
-            raise ValueError(f"{path.name} is a link")
+        return count_parameters(output)
+    except (ModelbuildError, OSError, ValueError):
+        return None
+
+
+def _metrics(out: Path, name: str, where: str, stage: Stage) -> dict[str, float]:
+    path = out / name
+    try:
+        inside = stays_inside(os.fsencode(out), os.fsencode(name))
+        if not inside or not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError(f"{name} is no file of the output")
         with path.open("rb") as file:
-            return parse_metrics(file.read(MAX_BYTES + 1), str(stage.metrics))
+            return parse_metrics(file.read(MAX_BYTES + 1), name)
     except FileNotFoundError:
         there = ", ".join(sorted(os.listdir(path.parent))[:10]) if path.parent.exists() else ""
         raise StageFailedError(
             f"{where}: stage '{stage.name}' did not write its metrics file",
-            facts=[("wanted", str(stage.metrics)), ("found", there)],
+            facts=[("wanted", name), ("found", there)],
         ) from None
     except (ValueError, OSError) as error:
         raise StageFailedError(

@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="print only where the output is")
     options = parser.parse(arguments)
-    question = [os.getcwd(), *arguments, *_locations()]
+    question = [os.getcwd(), os.path.realpath(options.recipe), *arguments, *_variables()]
     answer = recall(store_root(os.environ), question)
     if answer is not None:
         sys.stderr.write(answer["err"])
@@ -55,10 +55,10 @@ def run(arguments: Sequence[str]) -> int:
     return build_and_print(options, question)
 
 
-def _locations() -> list[str]:
-    """Variables that decide where data is."""
+def _variables() -> list[str]:
+    """Those that decide where data and the user's configuration are."""
     return sorted(
         f"{name}={value}"
         for name, value in os.environ.items()
-        if name.startswith("MODELBUILD_LOCATION_")
+        if name.startswith("MODELBUILD_LOCATION_") or name in ("HOME", "XDG_CONFIG_HOME")
     )

@@ -13,6 +13,7 @@ from modelbuild.store.store import remove_tree
 
 def export_folder(lookup: Lookup, target: Path) -> Path:
     """Copy the output of a stage to `target`, which must not exist or be empty."""
+    target = Path(os.path.abspath(target))
     identity, realisation = find_output(lookup)
     if realisation is None:
         raise ModelbuildError(

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from modelbuild.errors import InvalidInputError, UsageError
+from modelbuild.errors import InvalidInputError, OutOfDateError, UsageError
 from modelbuild.locking.lock import (
     LockRequest,
     LockResult,
@@ -55,6 +55,12 @@ def lock(recipes: Collection[PurePosixPath], request: LockRequest) -> LockReport
     result = lock_recipes(selected, previous, request)
     if request.check:
         check_current(result, selected)
+        if gone:
+            raise OutOfDateError(
+                "model.lock is out of date",
+                facts=[(name, "its recipe is gone") for name in gone],
+                hint="To bring it up to date: modelbuild lock",
+            )
     changed = {name: changes(result, name) for name in sorted(selected) if result.stale(name)}
     conflicted = has_conflict(workspace.lock_bytes())
     moved = bool(changed or gone or conflicted) and not request.check

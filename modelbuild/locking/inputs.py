@@ -193,7 +193,9 @@ def lock_data(
         if known and known.declared == declared and not request.updates(name):
             locked[name] = known
             try:
-                found[name] = realise(name, data, known, context, fetch=False)
+                found[name] = realise(
+                    name, data, known, context, fetch=False, paranoid=request.paranoid
+                )
             except SourceAbsentError:
                 continue
         elif request.check:

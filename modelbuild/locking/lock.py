@@ -18,6 +18,7 @@ from modelbuild.sources.source import Resolved
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_stages
 from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
+from modelbuild.spec.lock_file import render_lock
 from modelbuild.spec.recipe import Recipe
 from modelbuild.store.store import Store
 
@@ -76,7 +77,11 @@ class LockResult:
         paths = {entry.path for entry in self.entries.values()}
         kept = {n: e for n, e in self.previous.recipes.items() if e.path not in paths}
         recipes = {**kept, **self.entries}
-        environments = {**self.previous.environments, **self.environments}
+        environments = dict(self.previous.environments)
+        for key, environment in self.environments.items():
+            before = environments.get(key, environment)
+            accepted = {*before.interpreters, *environment.interpreters}
+            environments[key] = replace(environment, interpreters=tuple(sorted(accepted)))
         return tidy(Lock(environments=environments, recipes=recipes, classes=self.previous.classes))
 
 
@@ -121,14 +126,19 @@ def write_locked(
 
     def merge(current: Lock) -> Lock:
         nonlocal result
-        kept = {name: each for name, each in current.recipes.items() if name not in forget}
-        base = tidy(replace(current, recipes=kept))
-        if base != tidy(result.previous):
-            result = lock_recipes(recipes, base, request)
-        return result.lock()
+        if render_lock(current) != render_lock(result.previous):
+            result = lock_recipes(recipes, current, request)
+        lock = result.lock()
+        kept = {name: each for name, each in lock.recipes.items() if name not in forget}
+        return tidy(replace(lock, recipes=kept))
 
-    update_lock(request.workspace, request.store, merge)
+    update_lock(request.workspace, merge)
     return result
+
+
+def locked_before(recipe: Recipe, previous: Lock) -> LockedRecipe | None:
+    """The recipe's entry in the lock, under this name or, renamed since, at this path."""
+    return previous.recipes.get(recipe.name) or previous.recipe_at(recipe.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,7 +149,7 @@ class _Inputs:
 
 
 def _lock_inputs(recipe: Recipe, previous: Lock, request: LockRequest) -> _Inputs:
-    before = previous.recipes.get(recipe.name) or previous.recipe_at(recipe.path)
+    before = locked_before(recipe, previous)
     requires, environment = lock_environment(recipe, before, previous.environments, request)
     data, resolved = lock_data(recipe, before, environment, request)
     runtime = before.runtime if before and not request.updates("runtime") else current_runtime()
@@ -219,7 +229,7 @@ def _derive_stages(
         environment = environments[entry.environment]
         reads = upstream_stages(recipe, stage, recipes)
         upstream = {name: derivations[each].digest for name, each in reads.items()}
-        before = previous.recipes.get(recipe.name)
+        before = locked_before(recipe, previous)
         known = before.stages.get(stage.name) if before else None
         if before and known and before.code == entry.code:
             # The code is as it was, and the derivation holds the command: no need to read it.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
-from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_conflict import agreed_lock, has_conflict
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
-from modelbuild.store.store import Store, write_atomically
+from modelbuild.store.store import write_atomically
 
 
 def read_lock(workspace: Workspace) -> Lock:
@@ -32,10 +32,16 @@ def read_agreed_lock(workspace: Workspace) -> Lock:
     return parse_lock(data, LOCK_NAME) if data else Lock()
 
 
-def update_lock(workspace: Workspace, store: Store, change: Callable[[Lock], Lock]) -> None:
+def update_lock(workspace: Workspace, change: Callable[[Lock], Lock]) -> None:
     """Read the lock, change it, write it: no other process of this machine does so meanwhile."""
-    key = f"workspace-{Digest.of(str(workspace.root).encode()).store_key}"
-    with store.lock(key, lambda _: None):
+    import fcntl
+
+    # The folder itself is locked: processes may have different stores, and no file is left.
+    folder = os.open(workspace.root, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         after = render_lock(change(read_agreed_lock(workspace)))
         if after != workspace.lock_bytes():
             write_atomically(workspace.lock_path, after)
+    finally:
+        os.close(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeAlias
 
@@ -110,9 +110,17 @@ def resolve(name: str, data: Data, context: SourceContext) -> Resolved:
 
 
 def realise(
-    name: str, data: Data, locked: LockedData, context: SourceContext, *, fetch: bool = True
+    name: str,
+    data: Data,
+    locked: LockedData,
+    context: SourceContext,
+    *,
+    fetch: bool = True,
+    paranoid: bool = False,
 ) -> Resolved:
     """Where the pinned content is. Without `fetch`, nothing is downloaded or unpacked.
+
+    With `paranoid`, data in place is read again even where no status moved.
 
     Raises DigestMismatchError where there is other content now, SourceAbsentError where there
     is none.
@@ -127,6 +135,8 @@ def realise(
         if not fetch:
             raise SourceAbsentError(f"data '{name}' of {context.recipe.path} is not in the store")
     found = source.find(locked.digest)
+    if paranoid and found.signature is not None:
+        found = replace(found, digest=_read_again(found.path))
     if (found.digest, found.file) != (locked.digest, locked.file):
         raise DigestMismatchError(
             f"digest mismatch in data '{name}' of {context.recipe.path}",
@@ -155,7 +165,7 @@ def check_unchanged(
     now = context.cache.tree(path, keep=locked.digest)
     digest = now.digest
     if paranoid and digest == locked.digest:
-        digest = (scan_tree(path) if path.is_dir() else scan_file(path)).digest
+        digest = _read_again(path)
     if digest != locked.digest:
         changed = _list_changed(context.cache.changes(path, locked.digest))
         facts = [("locked", str(locked.digest)), ("found", f"{digest}{changed}")]
@@ -163,6 +173,10 @@ def check_unchanged(
     if now.signature != resolved.signature:
         facts = [("found", f"the same contents, but something was written below {path}")]
         raise DigestMismatchError(summary, facts=facts, hint=hint)
+
+
+def _read_again(path: Path) -> Digest:
+    return (scan_tree(path) if path.is_dir() else scan_file(path)).digest
 
 
 def _source(name: str, data: Data, context: SourceContext) -> Source:

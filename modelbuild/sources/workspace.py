@@ -71,16 +71,19 @@ class Workspace:
         return self.root / recipe.folder
 
     def read_recipe(self, path: PurePosixPath) -> Recipe:
+        place = self.root / path
+        if place.is_dir():
+            return self.read_recipe(path / RECIPE_NAME)
+        if place.exists() and not place.is_file():
+            raise InvalidInputError(f"{path} is not a file")
         try:
-            data = (self.root / path).read_bytes()
+            data = place.read_bytes()
         except FileNotFoundError:
             raise InvalidInputError(
                 f"there is no recipe at {path}",
                 facts=[("workspace", str(self.root))],
                 hint="To write one for the scripts in a folder: modelbuild init FOLDER",
             ) from None
-        except IsADirectoryError:
-            return self.read_recipe(path / RECIPE_NAME)
         return parse_recipe(data, path)
 
     def read_recipes(self, lock: Lock) -> dict[str, Recipe]:
@@ -95,6 +98,8 @@ class Workspace:
         A name that is nowhere is left out: deriving the stage that reads it says so.
         """
         found = unique_by_name(recipes)
+        for recipe in recipes:
+            self._check_name(recipe, lock)
         everything: dict[str, Recipe] | None = None
         waiting = list(found.values())
         while waiting:
@@ -111,6 +116,12 @@ class Workspace:
                     found[other.name] = other
                     waiting.append(other)
         return found
+
+    def _check_name(self, recipe: Recipe, lock: Lock) -> None:
+        """Raise InvalidInputError where a recipe elsewhere in the lock has the same name."""
+        known = lock.recipes.get(recipe.name)
+        if known and known.path != recipe.path and (self.root / known.path).is_file():
+            unique_by_name([self.read_recipe(known.path), recipe])
 
     def _search(self) -> Iterator[PurePosixPath]:
         for folder, folders, files in os.walk(self.root):

@@ -41,7 +41,13 @@ class Store:
     @classmethod
     def open(cls, root: Path | None = None) -> Store:
         """The store at `root`, else $MODELBUILD_STORE, else $XDG_DATA_HOME/modelbuild."""
-        return cls(Path(store_root(os.environ) if root is None else os.path.abspath(root)))
+        path = Path(store_root(os.environ) if root is None else os.path.abspath(root))
+        if path.exists() and not path.is_dir():
+            raise ModelbuildError(
+                f"the store at {path} is not a folder",
+                hint="To keep the store elsewhere, set MODELBUILD_STORE to a folder of yours.",
+            )
+        return cls(path)
 
     def path(self, digest: Digest, name: str) -> Path:
         """Where the object is, or would be."""
@@ -96,12 +102,14 @@ class Store:
 
         1. Hash it. 2. Make it read-only (with `shared_files`, hard links to files outside, only
         its folders). 3. Write it to the disk. 4. Rename it to its name: `key`, else its tree's
-        digest. Where that exists already, the existing object is kept.
+        digest. Where that exists already and is what its name says, it is kept.
         """
         tree = scan_tree(folder)
         target = self.path(key or tree.digest, name)
         if target.exists():
-            return StoredObject(path=target, tree=tree)
+            if key is not None or scan_tree(target).digest == tree.digest:
+                return StoredObject(path=target, tree=tree)
+            self.set_aside(target)
         make_read_only(folder, files=not shared_files)
         fsync_tree(folder)
         self._make("objects")
@@ -116,6 +124,14 @@ class Store:
         target.chmod(0o555)
         _fsync_folder(target.parent)
         return StoredObject(path=target, tree=tree)
+
+    def set_aside(self, path: Path) -> None:
+        """Move an altered object out of the way, to `corrupt/`: it stays as evidence."""
+        import secrets
+
+        target = self._make("corrupt") / f"{path.name}-{secrets.token_hex(4)}"
+        path.chmod(0o755)
+        path.rename(target)
 
     @contextmanager
     def lock(self, key: str, on_wait: Callable[[str], None]) -> Iterator[None]:

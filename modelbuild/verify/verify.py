@@ -106,12 +106,8 @@ def verify(request: VerifyRequest) -> VerifyReport:
     the store agrees with it. 4. With `rebuild`: build again from scratch and compare.
     """
     lock = read_whole_lock(request.workspace)
-    verdicts: dict[str, RecipeVerdict] = {}
-    for name, path in _chosen(request, lock).items():
-        try:
-            verdicts[name] = _verify_recipe(path, lock, request)
-        except ModelbuildError as error:
-            verdicts[name] = RecipeVerdict(lock="stale", problems=(error,))
+    chosen = _chosen(request, lock)
+    verdicts = {name: _verify_recipe(path, lock, request) for name, path in chosen.items()}
     return VerifyReport(recipes=verdicts)
 
 
@@ -129,7 +125,33 @@ def _chosen(request: VerifyRequest, lock: Lock) -> dict[str, PurePosixPath]:
 
 
 def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> RecipeVerdict:
-    recipe = request.workspace.read_recipe(path)
+    try:
+        recipe = request.workspace.read_recipe(path)
+        run = _prepare(recipe, lock, request)
+    except ModelbuildError as error:
+        return RecipeVerdict(lock="stale", problems=(error,))
+    absent = _absent(recipe, run.locked)
+    stages: dict[str, StageVerdict] = {}
+    problems: list[ModelbuildError] = []
+    for identity in run.locked.derivations:
+        if identity.recipe == recipe.name:
+            stages[identity.stage] = _verify_stage(identity, run, rebuild=request.rebuild)
+            continue
+        try:
+            run.realise(identity)
+        except ModelbuildError as error:
+            problems.append(error)
+            run.finish(identity, None, "would build")
+    return RecipeVerdict(
+        lock="unchecked" if absent else "current",
+        absent=absent,
+        stages=stages,
+        problems=tuple(problems),
+    )
+
+
+def _prepare(recipe: Recipe, lock: Lock, request: VerifyRequest) -> Run:
+    """The run of a recipe that is locked as it stands. Raises OutOfDateError where it is not."""
     lock_request = LockRequest(
         workspace=request.workspace,
         store=request.store,
@@ -141,27 +163,17 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
     recipes = request.workspace.with_upstream([recipe], lock)
     result = lock_recipes(recipes, lock, lock_request)
     check_current(result, recipes)
-    absent = _absent(recipe, result)
-    run = Run(
-        request=BuildRequest(
-            workspace=request.workspace,
-            store=request.store,
-            recipe=path,
-            locked=True,
-            dry_run=not request.rebuild,
-            locations=request.locations,
-            observer=request.observer,
-        ),
-        locked=result,
-        lock_request=lock_request,
+    build_request = BuildRequest(
+        workspace=request.workspace,
+        store=request.store,
+        recipe=recipe.path,
+        locked=True,
+        dry_run=not request.rebuild,
+        paranoid=request.paranoid,
+        locations=request.locations,
+        observer=request.observer,
     )
-    stages: dict[str, StageVerdict] = {}
-    for identity in result.derivations:
-        if identity.recipe == recipe.name:
-            stages[identity.stage] = _verify_stage(identity, run, rebuild=request.rebuild)
-        else:
-            run.realise(identity)
-    return RecipeVerdict(lock="unchecked" if absent else "current", absent=absent, stages=stages)
+    return Run(request=build_request, locked=result, lock_request=lock_request)
 
 
 def _absent(recipe: Recipe, result: LockResult) -> tuple[str, ...]:
@@ -174,38 +186,65 @@ def _absent(recipe: Recipe, result: LockResult) -> tuple[str, ...]:
 
 def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict:
     upstream = run.upstream(identity)
-    resolved = run.resolve(identity, upstream) if upstream is not None else None
-    first = run.valid(identity, resolved) if resolved else None
+    first = run.valid(identity, run.resolve(identity, upstream)) if upstream is not None else None
     problems: list[ModelbuildError] = []
-    store = "intact" if first else "absent"
+    state = "intact" if first else "absent"
     if first:
         found = scan_tree(first.path(run.request.store)).digest
         if found != first.output:
-            store = "corrupt"
+            state = "corrupt"
             problems.append(altered(first, found, first.path(run.request.store)))
-    claims = run.locked.entries[identity.recipe].stages[identity.stage].claims
+    claims = run.claims(identity)
     if not claims:
         problems.append(_no_claim(identity))
-    rebuilt = None
-    second = None
-    if rebuild and resolved and upstream is not None:
-        if first and store == "corrupt":
-            set_aside(first, run.request.store)
-        second = run.build(identity, resolved, upstream, run.site(identity.recipe))
-        rebuilt = _compare(identity, run, first if store == "intact" else None, second)
-        if rebuilt and rebuilt.breaks(run.locked.recipes[identity.recipe].determinism.level):
-            problems.append(_not_reproducible(identity, rebuilt))
-    kept = first or second
-    run.finish(identity, kept, "valid")
+    claim = "unchecked" if claims else "missing"
     if first:
-        judgement = run.judge(identity, first)
-        claim = _claim_word(judgement.agreement, same_class=judgement.same_class)
-        problems += _untrue_claims(identity, claims, first)
-        if judgement.broken(run.locked.recipes[identity.recipe].determinism.level):
-            problems.append(not_reproducible(identity, judgement, first, run.request.store))
-    else:
-        claim = "unchecked" if claims else "missing"
-    return StageVerdict(store=store, claim=claim, rebuild=rebuilt, problems=tuple(problems))
+        claim = _hold_against_claims(identity, run, first, problems)
+    sound = first if state == "intact" else None
+    second = rebuilt = None
+    if rebuild and upstream is not None:
+        if first and not sound:
+            run.request.store.set_aside(first.path(run.request.store))
+        second, rebuilt = _rebuild(identity, run, upstream, sound, problems)
+    run.finish(identity, sound or second, "valid")
+    return StageVerdict(store=state, claim=claim, rebuild=rebuilt, problems=tuple(problems))
+
+
+def _hold_against_claims(
+    identity: StageId, run: Run, realisation: Realisation, problems: list[ModelbuildError]
+) -> str:
+    """How a realisation relates to its claims, in a word; what does not hold joins `problems`."""
+    judgement = run.judge(identity, realisation)
+    problems += _untrue_claims(identity, run.claims(identity), realisation)
+    if judgement.broken(run.locked.recipes[identity.recipe].determinism.level):
+        problems.append(not_reproducible(identity, judgement, realisation, run.request.store))
+    return _claim_word(judgement.agreement, same_class=judgement.same_class)
+
+
+def _rebuild(
+    identity: StageId,
+    run: Run,
+    upstream: Mapping[str, Realisation],
+    first: Realisation | None,
+    problems: list[ModelbuildError],
+) -> tuple[Realisation | None, Rebuild | None]:
+    """Build again; what does not come out as before joins `problems`."""
+    level = run.locked.recipes[identity.recipe].determinism.level
+    try:
+        resolved = run.resolve(identity, upstream)
+        second = run.build(identity, resolved, upstream, run.site(identity.recipe))
+    except ModelbuildError as error:
+        problems.append(error)
+        return None, None
+    rebuilt = _compare(identity, run, first, second)
+    if rebuilt and rebuilt.breaks(level):
+        problems.append(_not_reproducible(identity, rebuilt))
+    elif first is not None and second.output != first.output:
+        # The first may be of another class: the claim of this one counts too.
+        judgement = run.judge(identity, second)
+        if judgement.broken(level):
+            problems.append(not_reproducible(identity, judgement, second, run.request.store))
+    return second, rebuilt
 
 
 def _untrue_claims(
@@ -226,17 +265,6 @@ def _claim_word(agreement: Agreement | None, *, same_class: bool) -> str:
     if agreement is Agreement.IDENTICAL:
         return "holds"
     return "broken" if same_class else "other class"
-
-
-def set_aside(realisation: Realisation, store: Store) -> None:
-    """Move a corrupt output out of the way; it stays as evidence."""
-    import secrets
-
-    path = realisation.path(store)
-    target = store.root / "corrupt" / f"{path.name}-{secrets.token_hex(4)}"
-    target.parent.mkdir(exist_ok=True)
-    path.chmod(0o755)
-    path.rename(target)
 
 
 def _compare(
