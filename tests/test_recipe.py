@@ -1127,8 +1127,47 @@ MISTAKES = {
         'include = ["*.py"]',
         'include = ["**/../x.py"]',
         "8: 'include' in [code] goes up after a wildcard\n"
-        "  wanted: a path relative to the recipe's folder that stays in the workspace\n"
+        "  wanted: paths and globs at or below the recipe's folder, without '..'\n"
         "  found:  **/../x.py",
+    ),
+    "code beside the recipe": Mistake(
+        'include = ["*.py"]',
+        'include = ["../shared.py"]',
+        "8: 'include' in [code] leaves the recipe's folder\n"
+        "  wanted: paths and globs at or below the recipe's folder, without '..'\n"
+        "  found:  ../shared.py\n"
+        "A link in the recipe's folder to a file of the workspace is code too.",
+    ),
+    "code below and beside the recipe": Mistake(
+        'include = ["*.py"]',
+        'include = ["nets/../../shared/*.py"]',
+        "8: 'include' in [code] leaves the recipe's folder\n"
+        "  wanted: paths and globs at or below the recipe's folder, without '..'\n"
+        "  found:  nets/../../shared/*.py\n"
+        "A link in the recipe's folder to a file of the workspace is code too.",
+    ),
+    "code by an absolute path": Mistake(
+        'include = ["*.py"]',
+        'include = ["/etc/passwd"]',
+        "8: 'include' in [code] is absolute\n"
+        "  wanted: paths and globs at or below the recipe's folder, without '..'\n"
+        "  found:  /etc/passwd\n"
+        "A link in the recipe's folder to a file of the workspace is code too.",
+    ),
+    "code by a way around": Mistake(
+        'include = ["*.py"]',
+        'include = ["nets/../train.py"]',
+        "8: 'include' in [code] goes up\n"
+        "  wanted: paths and globs at or below the recipe's folder, without '..'\n"
+        "  found:  nets/../train.py",
+    ),
+    "code of a stage beside the recipe": Mistake(
+        'run = ["python", "train.py", "{data.digits}"]',
+        'run = ["python", "train.py", "{data.digits}"]\ncode = ["../shared.py"]',
+        "21: 'code' in [stages.train] leaves the recipe's folder\n"
+        "  wanted: paths and globs at or below the recipe's folder, without '..'\n"
+        "  found:  ../shared.py\n"
+        "A link in the recipe's folder to a file of the workspace is code too.",
     ),
     "a metrics file outside the output": Mistake(
         'run = ["python", "train.py", "{data.digits}"]',

@@ -68,12 +68,6 @@ def _parts(recipe: Recipe, pattern: str) -> _Parts:
             facts=[("found", pattern)],
             hint="The lock holds the digests of the code.",
         )
-    if ".." in parts or pattern.startswith("/"):
-        raise InvalidInputError(
-            f"{recipe.where('code.include')}: code outside the recipe's folder",
-            facts=[("wanted", "paths and globs below the recipe's folder"), ("found", pattern)],
-            hint="A link in the recipe's folder to a file of the workspace is code too.",
-        )
     return parts
 
 

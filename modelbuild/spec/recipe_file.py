@@ -14,7 +14,7 @@ from modelbuild.spec.recipe_environment import read_environment
 from modelbuild.spec.recipe_fields import Source, Table, printable
 from modelbuild.spec.recipe_hardware import read_determinism, read_hardware
 from modelbuild.spec.recipe_params import read_params
-from modelbuild.spec.recipe_paths import workspace_path
+from modelbuild.spec.recipe_paths import code_glob
 from modelbuild.spec.recipe_stages import read_stages
 from modelbuild.spec.references import variable_suffix
 from modelbuild.spec.toml_lines import KeyLines
@@ -146,7 +146,7 @@ _PREFIXES = {
 def _read_code(table: Table) -> tuple[str, ...]:
     table.only(("include",))
     globs = table.texts("include", ())
-    return tuple(workspace_path(table, "include", glob) for glob in globs)
+    return tuple(code_glob(table, "include", glob) for glob in globs)
 
 
 def _read_tolerances(verify: Table) -> dict[str, Tolerance]:

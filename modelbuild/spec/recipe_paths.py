@@ -18,6 +18,24 @@ def workspace_path(table: Table, key: str, path: str, hint: str | None = None) -
     return _checked(table, key, path, above, "the workspace", hint)
 
 
+def code_glob(table: Table, key: str, glob: str) -> str:
+    """A path or glob of code: at or below the recipe's folder."""
+    problem = path_problem(glob, 0, "the recipe's folder")
+    if problem is None and ".." in glob.split("/"):
+        problem = "goes up"
+    if problem:
+        table.fail(
+            key,
+            f"{table.named(key)} {problem}",
+            wanted="paths and globs at or below the recipe's folder, without '..'",
+            found=printable(glob) or "an empty string",
+            hint="A link in the recipe's folder to a file of the workspace is code too."
+            if problem.startswith((_ABSOLUTE, "leaves"))
+            else None,
+        )
+    return glob
+
+
 def inner_path(table: Table, key: str, path: str, inside: str) -> str:
     """A path of something below the root that `inside` names."""
     checked = _checked(table, key, path, 0, inside, None)

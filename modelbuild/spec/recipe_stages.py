@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 from modelbuild.spec.recipe import Stage
 from modelbuild.spec.recipe_fields import Table, describe, listing, nearest, printable
-from modelbuild.spec.recipe_paths import inner_path, workspace_path
+from modelbuild.spec.recipe_paths import code_glob, inner_path
 from modelbuild.spec.references import references
 
 _GROUPS = ("data", "params", "stages")
@@ -45,7 +45,7 @@ def _read_stage(name: str, table: Table, names: Names) -> Stage:
         inner_path(table, "metrics", metrics, "the output")
     code = table.texts("code", None)
     for glob in code or ():
-        workspace_path(table, "code", glob)
+        code_glob(table, "code", glob)
     used = _listed(table, names)
     for argument in run:
         _add_references(table, "run", argument, names, used)
