@@ -1002,6 +1002,21 @@ MISTAKES = {
         "deliver it\n"
         "  found:  torch @ https://example.org/torch.whl",
     ),
+    "requirement by URL with a password": Mistake(
+        'packages = ["torch==2.13.0"]',
+        'packages = ["torch @ https://user:s3cret@example.org/torch.whl"]',
+        "6: 'packages' in [environment] has a requirement by URL, which is not built yet\n"
+        "  wanted: a name and versions; any index or folder that pip or uv knows may "
+        "deliver it\n"
+        "  found:  torch @ https://example.org/torch.whl",
+    ),
+    "a URL with a password for a requirement": Mistake(
+        'packages = ["torch==2.13.0"]',
+        'packages = ["git+https://user:s3cret@example.org/torch"]',
+        "6: 'packages' in [environment] has an invalid requirement\n"
+        '  wanted: a name and versions as in "torch==2.13.0" or "scikit-learn>=1.7,<2"\n'
+        "  found:  git+https://example.org/torch",
+    ),
     "a range of Python versions": Mistake(
         '"3.11"',
         '">=3.11"',

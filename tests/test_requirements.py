@@ -119,7 +119,10 @@ def test_what_is_no_requirement_is_refused_with_its_line(tmp_path: Path) -> None
     ("text", "shown"),
     [
         ("pkg @ https://me:secret@host/pkg.whl", "pkg @ https://host/pkg.whl"),
-        ("git+https://host/pkg", "git+https://host/pkg"),
+        ("pkg @ me:secret@host/pkg.whl", "pkg @ host/pkg.whl"),
+        ("https://me:sec@ret@host/pkg.whl", "https://host/pkg.whl"),
+        ("me:secret@host/pkg.whl", "host/pkg.whl"),
+        ("git+https://token@host/pkg@main", "git+https://host/pkg@main"),
         ("./pkg", "./pkg"),
         ("-e .", "-e ."),
     ],
@@ -228,6 +231,24 @@ def test_a_requirements_file_may_include_others_and_constrain(tmp_path: Path) ->
             "\n--index-url https://me:secret@host/simple\n",
             "models/main.txt:2: option --index-url can't stand here\nWhere packages come from "
             "belongs to pip's or uv's configuration (pip config, uv.toml).",
+        ),
+        (
+            "-ihttps://me:secret@host/simple\n",
+            "models/main.txt:1: option -i can't stand here\nWhere packages come from "
+            "belongs to pip's or uv's configuration (pip config, uv.toml).",
+        ),
+        (
+            "-r https://me:secret@host/more.txt\n",
+            "models/main.txt:1: -r and -c take files of the workspace\n"
+            "  found: https://host/more.txt\n"
+            "Keep a copy of it in the workspace.",
+        ),
+        (
+            "pkg = https://me:secret@host/pkg.whl\n",
+            "models/main.txt:1: not a requirement\n"
+            "  found:   pkg = https://host/pkg.whl\n"
+            "  because: Expected semicolon (after name with no version specifier) or end\n"
+            'A requirement reads "name", "name==1.2" or "name[extra]>=1.2,<2".',
         ),
         (
             "--pre\n",

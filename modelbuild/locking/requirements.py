@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from modelbuild.errors import InvalidInputError
 from modelbuild.spec.recipe import Recipe
+from modelbuild.spec.recipe_fields import without_logins
 
 CONSTRAINT = "-c "
 """Begins those of `requirements_of` that only narrow a version, as in pip's requirements files."""
@@ -75,7 +76,10 @@ def _parsed(text: str, where: str) -> str:
     except InvalidRequirement as error:
         raise InvalidInputError(
             f"{where}: not a requirement",
-            facts=[("found", text), ("because", str(error).splitlines()[0])],
+            facts=[
+                ("found", without_logins(text)),
+                ("because", without_logins(str(error).splitlines()[0])),
+            ],
             hint='A requirement reads "name", "name==1.2" or "name[extra]>=1.2,<2".',
         ) from None
     if requirement.url:
@@ -86,11 +90,9 @@ def _parsed(text: str, where: str) -> str:
 
 
 def _refuse_location(text: str, where: str) -> NoReturn:
-    from modelbuild.environment.indexes import scrubbed
-
     raise InvalidInputError(
         f"{where}: a package is named, not located",
-        facts=[("wanted", "name and versions"), ("found", scrubbed(text))],
+        facts=[("wanted", "name and versions"), ("found", without_logins(text))],
         hint="The lock says what a wheel is; where it comes from is pip's or uv's configuration. "
         "A folder of wheels does for find-links; your own modules belong under [code].",
     )
@@ -203,6 +205,8 @@ class _Reader:
     def _line(self, line: str, path: Path, constraints: bool, where: str) -> Iterator[str]:
         option = re.match(r"(-[rc]|--requirements?|--constraints?)(?:\s+|=|(?<=-[rc]))(\S.*)", line)
         if option:
+            if "://" in option[2]:
+                _refuse_download(option[2], where)
             narrows = constraints or option[1] in ("-c", "--constraint", "--constraints")
             folder = path.parent.relative_to(self.workspace)
             yield from self.read(folder / option[2].strip("\"'"), narrows, where)
@@ -237,7 +241,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _refuse_option(line: str, where: str) -> NoReturn:
-    option = re.split(r"[\s=]", line)[0]
+    option = re.findall(r"^--[A-Za-z-]*|^-.?", line)[0]  # what follows may be a URL with a login
     if option in _INDEX_OPTIONS:
         hint = (
             "Where packages come from belongs to pip's or uv's configuration (pip config, uv.toml)."
@@ -245,6 +249,14 @@ def _refuse_option(line: str, where: str) -> NoReturn:
     else:
         hint = "Of the options, -r and -c can stand in a requirements file."
     raise InvalidInputError(f"{where}: option {option} can't stand here", hint=hint)
+
+
+def _refuse_download(url: str, where: str) -> NoReturn:
+    raise InvalidInputError(
+        f"{where}: -r and -c take files of the workspace",
+        facts=[("found", without_logins(url))],
+        hint="Keep a copy of it in the workspace.",
+    )
 
 
 # -- files ----------------------------------------------------------------------------------------

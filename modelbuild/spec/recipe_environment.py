@@ -6,7 +6,7 @@ import re
 
 from modelbuild.spec.recipe import Environment
 from modelbuild.spec.recipe_data import package_name
-from modelbuild.spec.recipe_fields import Table, describe, listing, printable
+from modelbuild.spec.recipe_fields import Table, describe, listing, printable, without_logins
 from modelbuild.spec.recipe_paths import workspace_path
 
 _PACKAGES = ("packages", "project", "requirements")
@@ -98,7 +98,7 @@ def _check_requirement(table: Table, text: str) -> None:
             "packages",
             f"{table.named('packages')} has an invalid requirement",
             wanted='a name and versions as in "torch==2.13.0" or "scikit-learn>=1.7,<2"',
-            found=printable(text) or "an empty string",
+            found=printable(without_logins(text)) or "an empty string",
             hint=f"Did you mean '{meant}'?" if is_common_requirement(meant) else None,
         )
     if url is not None:
@@ -106,7 +106,7 @@ def _check_requirement(table: Table, text: str) -> None:
             "packages",
             f"{table.named('packages')} has a requirement by URL, which is not built yet",
             wanted="a name and versions; any index or folder that pip or uv knows may deliver it",
-            found=printable(text),
+            found=printable(without_logins(text)),
         )
 
 
