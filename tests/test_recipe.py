@@ -288,6 +288,14 @@ def test_determinism_is_read() -> None:
     )
 
 
+def test_operations_are_allowed_below_bitwise_only() -> None:
+    for level in (Level.FUNCTIONAL, Level.RECORDED):
+        lower = changed("seed = 42", f'level = "{level}"\nallow = ["put_"]')
+        assert lower.determinism == Determinism(level=level, allow=("put_",))
+    none = changed("seed = 42", 'level = "bitwise"\nallow = []')
+    assert none.determinism == Determinism(level=Level.BITWISE)
+
+
 def test_nested_parameters_get_dotted_names() -> None:
     recipe = changed("depth = 4", 'depth = 4\nsizes = [[8, 16], [0.5]]\nhead.kind = "mlp"')
     assert recipe.params == {
@@ -993,6 +1001,24 @@ MISTAKES = {
         "6: 'packages' in [environment] has an invalid requirement\n"
         '  wanted: a name and versions as in "torch==2.13.0" or "scikit-learn>=1.7,<2"\n'
         "  found:  --pre",
+    ),
+    "an allowed operation at the default level": Mistake(
+        "seed = 42",
+        'allow = ["put_"]',
+        "18: 'allow' in [determinism] does not go with level 'bitwise'\n"
+        '  wanted: level = "functional" or level = "recorded"\n'
+        '  found:  level = "bitwise", the default\n'
+        "An operation that is allowed here may give other bits in every run. Lower the level, or "
+        "do without the operation.",
+    ),
+    "an allowed operation at level bitwise": Mistake(
+        "seed = 42",
+        'level = "bitwise"\nallow = ["put_"]',
+        "19: 'allow' in [determinism] does not go with level 'bitwise'\n"
+        '  wanted: level = "functional" or level = "recorded"\n'
+        '  found:  level = "bitwise"\n'
+        "An operation that is allowed here may give other bits in every run. Lower the level, or "
+        "do without the operation.",
     ),
     "requirement by URL": Mistake(
         'packages = ["torch==2.13.0"]',

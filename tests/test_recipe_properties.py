@@ -66,7 +66,7 @@ processes = 1
 
 [determinism]
 seed = 42
-level = "bitwise"
+level = "functional"
 tf32 = false
 allow = ["scatter_add"]
 

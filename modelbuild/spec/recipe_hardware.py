@@ -74,12 +74,27 @@ def _read_size(table: Table, key: str) -> int | None:
 
 def read_determinism(table: Table) -> Determinism:
     table.only(("seed", "level", "tf32", "allow"))
+    level = Level(table.choice("level", Level.BITWISE, [known.value for known in Level]))
     return Determinism(
         seed=table.integer("seed", 0, SEEDS),
-        level=Level(table.choice("level", Level.BITWISE, [known.value for known in Level])),
+        level=level,
         tf32=_read_tf32(table),
-        allow=table.texts("allow", ()),
+        allow=_read_allow(table, level),
     )
+
+
+def _read_allow(table: Table, level: Level) -> tuple[str, ...]:
+    operations = table.texts("allow", ())
+    if operations and level is Level.BITWISE:
+        table.fail(
+            "allow",
+            f"{table.named('allow')} does not go with level 'bitwise'",
+            wanted='level = "functional" or level = "recorded"',
+            found=f'level = "bitwise"{"" if "level" in table.values else ", the default"}',
+            hint="An operation that is allowed here may give other bits in every run. Lower the "
+            "level, or do without the operation.",
+        )
+    return operations
 
 
 def _read_tf32(table: Table) -> str:
