@@ -11,6 +11,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# The functions below have the names of these packages. Importing a package later would put it
+# into the function's place.
+import modelbuild.build
+import modelbuild.verify  # noqa: F401
+
 if TYPE_CHECKING:
     from modelbuild.build.request import BuildResult, Observer
     from modelbuild.locking.front import LockReport
@@ -72,11 +77,16 @@ def build(
     """
     from modelbuild.build.build import build as build_recipe
     from modelbuild.build.request import BuildRequest, Silent
+    from modelbuild.errors import UsageError
     from modelbuild.sandbox.isolation import Isolation
     from modelbuild.sources.locations import read_locations
     from modelbuild.sources.workspace import Workspace
     from modelbuild.store.store import Store
 
+    if isolation not in list(Isolation):
+        raise UsageError(
+            f"there is no isolation '{isolation}'", facts=[("wanted", ", ".join(Isolation))]
+        )
     workspace = Workspace.around_recipe(Path(recipe))
     return build_recipe(
         BuildRequest(

@@ -206,9 +206,11 @@ def test_quiet_prints_nothing_where_all_is_well(tiny: Tiny) -> None:
     assert tiny.run("init", "--script", "train.py", "--quiet") == Ran(0, "", "")
 
 
-@pytest.mark.xfail(strict=True, reason="the path of the output is printed all the same")
-def test_a_quiet_build_prints_nothing_where_all_is_well(tiny: Tiny) -> None:
-    assert tiny.run("build", "--quiet") == Ran(0, "", "")
+def test_a_quiet_build_prints_only_where_its_output_is(tiny: Tiny) -> None:
+    ran = tiny.run("build", "--quiet")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.endswith("-tiny-evaluate\n")
+    assert ran.out.count("\n") == 1
 
 
 def test_quiet_still_prints_errors(tiny: Tiny) -> None:
@@ -275,6 +277,26 @@ def test_a_reader_that_stops_reading_is_no_traceback(arguments: str, store: Stor
     os.close(writing)
     assert "BrokenPipe" not in done.stderr
     assert done.returncode in (1, 2)
+
+
+def test_a_full_disk_under_stdout_is_an_error_without_a_traceback(store: Store) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "modelbuild", "doctor", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: No space left on device\n")
+    assert "Exception" not in done.stderr
+
+
+def test_what_follows_two_dashes_is_not_ours(tmp_path: Path) -> None:
+    ran = command("shell", "nowhere", "--", "tool", "--json", folder=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
 
 
 # -- start-up --------------------------------------------------------------------------------------

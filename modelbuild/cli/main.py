@@ -68,7 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _report(_from_system(error), words)
+        code = _report(_from_system(error), words)
+    try:
+        sys.stdout.flush()
+    except OSError:  # stdout is what can't be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 def _interrupt_once(*_: object) -> NoReturn:
@@ -98,7 +103,8 @@ def _dispatch(words: list[str]) -> int:
 
 def _report(error: ModelbuildError, words: Sequence[str]) -> int:
     print(f"error: {error}", file=sys.stderr)
-    if "--json" in words:
+    own = words[: words.index("--")] if "--" in words else words
+    if "--json" in own:
         import json
 
         print(json.dumps({"error": {"exit_code": error.exit_code, "message": str(error)}}))

@@ -208,7 +208,7 @@ class _Program:
         for path, origin in self._saved():
             if isinstance(origin, ast.Constant):
                 whole = self._value(path)
-                text = whole if isinstance(whole, str) else f"{origin.value}..."
+                text = whole if isinstance(whole, str) else f"{origin.value!s}..."
                 yield Literal(text=text, file=self.path, line=path.lineno)
 
     def saved_names(self) -> Iterator[str]:

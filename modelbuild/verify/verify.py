@@ -206,7 +206,8 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
         if first and not sound:
             run.request.store.set_aside(first.path(run.request.store))
         second, rebuilt = _rebuild(identity, run, upstream, sound, problems)
-    run.finish(identity, sound or second, "valid")
+    # Without a rebuild, an altered output still tells which outputs were made from it.
+    run.finish(identity, sound or second or (None if rebuild else first), "valid")
     return StageVerdict(store=state, claim=claim, rebuild=rebuilt, problems=tuple(problems))
 
 
