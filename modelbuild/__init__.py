@@ -39,7 +39,7 @@ def lock(
     """
     from modelbuild.build.request import Silent
     from modelbuild.locking.front import lock as lock_workspace
-    from modelbuild.locking.lock import LockRequest
+    from modelbuild.locking.request import LockRequest
     from modelbuild.sources.locations import read_locations
     from modelbuild.sources.workspace import Workspace
     from modelbuild.store.store import Store

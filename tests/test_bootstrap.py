@@ -646,7 +646,7 @@ def test_an_operation_that_is_not_deterministic_is_refused_by_name(torch_stage: 
     assert "RuntimeError: put_ does not have a deterministic implementation" in done.stderr
     assert done.stderr.endswith(
         "modelbuild: the operation 'put_' can give other bits in every run. To accept that, add to"
-        ' the recipe: [determinism] allow = ["put_"]\n'
+        ' the recipe: [determinism] level = "functional", allow = ["put_"]\n'
     )
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import Tiny
 
+from modelbuild.draft.initialise import ATTRIBUTES, InitReport, InitRequest, init
 from modelbuild.errors import ModelbuildError, UsageError
-from modelbuild.locking.initialise import ATTRIBUTES, InitReport, InitRequest, init
 from modelbuild.spec.recipe import Device, PathData
 from modelbuild.store.store import Store
 

@@ -678,6 +678,28 @@ def test_the_side_whose_environment_a_merge_mixed_is_left_out(tmp_path: Path) ->
     assert agreed_lock(data) == theirs
 
 
+def test_claims_of_a_class_that_a_merge_mixed_are_left_out(tmp_path: Path) -> None:
+    common = {f"fact-{number}": "as before" for number in range(9)}
+
+    def on(facts: dict[str, str]) -> Lock:
+        classes = named(facts)
+        lock = an_example()
+        digits = lock.recipes["digits"]
+        train = digits.stages["train"]
+        claims = tuple(replace(train.claims[0], numeric_class=key) for key in classes)
+        stages = {**digits.stages, "train": replace(train, claims=claims)}
+        recipes = {**lock.recipes, "digits": replace(digits, stages=stages)}
+        return replace(lock, recipes=recipes, classes=classes)
+
+    ours, theirs = {**common, "fact-0": "ours"}, {**common, "fact-8": "theirs"}
+    found = agreed_lock(merged(on(ours), on(common), on(theirs), tmp_path))
+    # Git joins the last fact of theirs to ours too.
+    assert found.classes == named(theirs)
+    claims = found.recipes["digits"].stages["train"].claims
+    assert [claim.numeric_class for claim in claims] == [*named(theirs)]
+    assert parse_lock(render_lock(found)) == found
+
+
 def test_a_conflict_between_results_of_one_class_is_a_failure(tmp_path: Path) -> None:
     base = an_example()
 

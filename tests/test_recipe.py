@@ -222,7 +222,7 @@ def test_a_recipe_that_says_little_gets_the_defaults() -> None:
         ('location = "imagenet"', LocationData(location="imagenet")),
         (
             'location = "imagenet"\nfolder = "train"',
-            LocationData(location="imagenet", path="train"),
+            LocationData(location="imagenet", path="train", folder=True),
         ),
         ('url = "https://example.org/d.csv"', UrlData(url="https://example.org/d.csv")),
         (

@@ -465,6 +465,26 @@ def test_a_path_that_is_not_in_its_location_names_the_nearest(place: Place) -> N
     )
 
 
+def test_a_file_of_a_location_that_is_named_as_a_folder_is_said(place: Place) -> None:
+    (place.root / "train").mkdir()
+    (place.root / "train" / "a.csv").write_text("a\n1\n")
+    place.locations["disk"] = place.root
+    file = LocationData(location="disk", path="train/a.csv", folder=True)
+    assert message(lambda: place.resolve(file), InvalidInputError) == (
+        f"{WHERE} is not a folder\n"
+        f"  wanted: the folder {place.root}/train/a.csv\n"
+        "  found:  a file; it is named with the key 'file'"
+    )
+    folder = LocationData(location="disk", path="train", folder=False)
+    assert message(lambda: place.resolve(folder), InvalidInputError) == (
+        f"{WHERE} is not a file\n"
+        f"  wanted: the file {place.root}/train\n"
+        "  found:  a folder; it is named with the key 'folder'"
+    )
+    right = place.resolve(LocationData(location="disk", path="train", folder=True))
+    assert (right.locked.file, right.locked.files) == (None, 1)
+
+
 def config(tmp_path: Path, text: str) -> dict[str, str]:
     (tmp_path / "modelbuild").mkdir(exist_ok=True)
     (tmp_path / "modelbuild" / "config.toml").write_text(text)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from modelbuild.build.request import BuildRequest, BuildResult
 from modelbuild.build.run import Run
 from modelbuild.locking.lock import (
-    LockRequest,
     LockResult,
     changes,
     check_current,
     lock_recipes,
     write_locked,
 )
+from modelbuild.locking.request import LockRequest
 from modelbuild.sources.lock_on_disk import read_lock
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.recipe import Recipe

@@ -8,7 +8,8 @@ from pathlib import Path
 from modelbuild.build.inputs import StageInputs
 from modelbuild.build.stage import Site, isolation_sandbox
 from modelbuild.locking.inputs import source_context
-from modelbuild.locking.lock import LockRequest, LockResult
+from modelbuild.locking.lock import LockResult
+from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sandbox.shipped_runtime import runtime_folder
 from modelbuild.sources.source import Resolved, check_unchanged, realise

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from modelbuild.build.claims import Judgement, add_claims, check_claim, judge, may_claim
 from modelbuild.build.request import BuildRequest, StageResult
 from modelbuild.errors import InvalidInputError, NotReproducibleError, OutOfDateError
-from modelbuild.locking.lock import LockRequest, LockResult
+from modelbuild.locking.lock import LockResult
+from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages

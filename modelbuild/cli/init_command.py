@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modelbuild.cli.arguments import Parser
-from modelbuild.locking.initialise import InitReport, InitRequest, init
+from modelbuild.draft.initialise import InitReport, InitRequest, init
 from modelbuild.sandbox.machine import this_machine
 
 _MOST_THREADS = 4

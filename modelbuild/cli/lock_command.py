@@ -11,7 +11,7 @@ from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
 from modelbuild.cli.targets import workspace_of
 from modelbuild.locking.front import LockReport, lock
-from modelbuild.locking.lock import LockRequest
+from modelbuild.locking.request import LockRequest
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 

@@ -8,13 +8,13 @@ from pathlib import PurePosixPath
 
 from modelbuild.errors import InvalidInputError, OutOfDateError, UsageError
 from modelbuild.locking.lock import (
-    LockRequest,
     LockResult,
     changes,
     check_current,
     lock_recipes,
     write_locked,
 )
+from modelbuild.locking.request import LockRequest
 from modelbuild.sources.lock_on_disk import read_agreed_lock, read_whole_lock
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_conflict import has_conflict

@@ -23,7 +23,7 @@ from modelbuild.store.stat_cache import StatCache
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from modelbuild.locking.lock import LockRequest
+    from modelbuild.locking.request import LockRequest
 
 
 def lock_environment(

@@ -6,12 +6,12 @@ data. Code, parameters and hardware follow the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from modelbuild.errors import InvalidInputError, OutOfDateError
 from modelbuild.locking.inputs import lock_code, lock_data, lock_environment, lock_stage_code
+from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.shipped_runtime import current_runtime
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.sources.source import Resolved
@@ -20,26 +20,6 @@ from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_sta
 from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
 from modelbuild.spec.lock_file import render_lock
 from modelbuild.spec.recipe import Recipe
-from modelbuild.store.store import Store
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LockRequest:
-    workspace: Workspace
-    store: Store
-    update: Collection[str] | None = None
-    """Names of packages and data tables, `python`, `runtime`; empty: everything; None: nothing."""
-    check: bool = False
-    """Resolve and fetch nothing: what would need it is out of date."""
-    recheck: bool = False
-    """Look up locked packages on the index, to see that their files are what they were."""
-    paranoid: bool = False
-    """Hash data that is used in place even where its stat signature says it is unchanged."""
-    locations: Mapping[str, Path] = field(default_factory=dict)
-    on_message: Callable[[str], None] = lambda _: None
-
-    def updates(self, name: str) -> bool:
-        return self.update is not None and (not self.update or name in self.update)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

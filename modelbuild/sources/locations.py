@@ -115,7 +115,20 @@ class LocationSource:
                 f"{self._title()} is not in its location",
                 facts=[("wanted", str(path)), *nearest(path.name, names)],
             )
+        if self.data.path is not None:
+            self._check_kind(path)
         return use_in_place(path, expected, self.context)
+
+    def _check_kind(self, path: Path) -> None:
+        if path.is_dir() != self.data.folder:
+            kind, other = ("folder", "file") if self.data.folder else ("file", "folder")
+            raise InvalidInputError(
+                f"{self._title()} is not a {kind}",
+                facts=[
+                    ("wanted", f"the {kind} {path}"),
+                    ("found", f"a {other}; it is named with the key '{other}'"),
+                ],
+            )
 
     def _title(self) -> str:
         where = self.context.recipe.where(f"data.{self.name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -27,10 +27,12 @@ def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
     ours, theirs = (
         _valid_parts(open_lock(text, f"{path} ({side})")) for side, text in _sides(data).items()
     )
+    recipes = _joined(ours.recipes, theirs.recipes, _agreed_recipe)
+    classes = _joined(ours.classes, theirs.classes, lambda facts, _: facts)
     return Lock(
         environments=_joined(ours.environments, theirs.environments, _agreed_environment),
-        recipes=_joined(ours.recipes, theirs.recipes, _agreed_recipe),
-        classes=_joined(ours.classes, theirs.classes, lambda facts, _: facts),
+        recipes={name: _on_classes(recipe, classes) for name, recipe in recipes.items()},
+        classes=classes,
     )
 
 
@@ -91,6 +93,17 @@ def _agreed_recipe(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
         data={name: data for name, data in ours.data.items() if theirs.data.get(name) == data},
         stages=_joined(ours.stages, theirs.stages, agreed_stage),
     )
+
+
+def _on_classes(recipe: LockedRecipe, classes: Container[str]) -> LockedRecipe:
+    """Without claims of a class whose facts the merge has mixed on both sides."""
+    stages = {
+        name: replace(
+            stage, claims=tuple(each for each in stage.claims if each.numeric_class in classes)
+        )
+        for name, stage in recipe.stages.items()
+    }
+    return replace(recipe, stages=stages)
 
 
 def _all_claims(recipe: str, ours: LockedStage, theirs: LockedStage) -> tuple[Claim, ...]:

@@ -65,6 +65,8 @@ class LocationData:
     location: str
     path: str | None = None
     """A file or folder below the location; None: the whole of it."""
+    folder: bool = False
+    """Whether `path` is a folder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,8 +104,8 @@ def declaration(data: Data) -> str:
     match data:
         case PathData(path=path):
             return f"path {path}"
-        case LocationData(location=location, path=path):
-            return f"location {location}" + (f" {path}" if path else "")
+        case LocationData(location=location, path=path, folder=folder):
+            return f"location {location}" + (f" {path}" if path else "") + "/" * folder
         case UrlData(url=url, sha256=sha256, unpack=unpack):
             # Signed URLs carry a credential in the query.
             scheme, separator, rest = url.partition("?")[0].partition("://")

@@ -102,7 +102,7 @@ def _read_location(table: Table) -> Data:
     if key is None:
         return LocationData(location=name)
     path = inner_path(table, key, table.text(key, ""), "the location")
-    return LocationData(location=name, path=path)
+    return LocationData(location=name, path=path, folder=key == "folder")
 
 
 def _read_url(table: Table) -> Data:

@@ -15,7 +15,8 @@ from modelbuild.errors import (
     OutOfDateError,
     deciding_exit_code,
 )
-from modelbuild.locking.lock import LockRequest, LockResult, check_current, lock_recipes
+from modelbuild.locking.lock import LockResult, check_current, lock_recipes
+from modelbuild.locking.request import LockRequest
 from modelbuild.sources.lock_on_disk import read_whole_lock
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId

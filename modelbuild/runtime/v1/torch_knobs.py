@@ -74,7 +74,7 @@ def _explain_refusals() -> None:
             name = before.split()[-1]
             sys.stderr.write(
                 f"modelbuild: the operation '{name}' can give other bits in every run. To accept"
-                f' that, add to the recipe: [determinism] allow = ["{name}"]\n'
+                f' that, add to the recipe: [determinism] level = "functional", allow = ["{name}"]\n'
             )
 
     sys.excepthook = excepthook

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from modelbuild.locking.draft import Draft
-from modelbuild.locking.draft_packages import Packages
+from modelbuild.draft.packages import Packages
+from modelbuild.draft.recipe import Draft
 from modelbuild.spec.toml_text import toml_key, toml_string, toml_value
 
 _WIDTH = 92

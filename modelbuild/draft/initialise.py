@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from modelbuild.draft.module_names import Installed
+from modelbuild.draft.packages import imported_packages, listed_packages
+from modelbuild.draft.recipe import Draft, Surroundings, draft
+from modelbuild.draft.script import is_program, parse
+from modelbuild.draft.text import recipe_text
 from modelbuild.errors import InvalidInputError, ModelbuildError, UsageError
-from modelbuild.locking.draft import Draft, Surroundings, draft
-from modelbuild.locking.draft_packages import imported_packages, listed_packages
-from modelbuild.locking.draft_text import recipe_text
-from modelbuild.locking.module_names import Installed
 from modelbuild.locking.requirements import requirements_of
-from modelbuild.locking.script import is_program, parse
 from modelbuild.sources.workspace import LOCK_NAME, RECIPE_NAME, Workspace
 from modelbuild.spec.recipe import Recipe
 from modelbuild.spec.recipe_fields import NAME, printable

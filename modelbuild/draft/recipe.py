@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path, PurePosixPath
 
-from modelbuild.locking.draft_files import Files
+from modelbuild.draft.files import Files
+from modelbuild.draft.script import Literal, Option, Script, read_script
 from modelbuild.locking.imports import reached_files
-from modelbuild.locking.script import Literal, Option, Script, read_script
 from modelbuild.spec.recipe import Stage
 from modelbuild.spec.recipe_fields import NAME
 from modelbuild.spec.recipe_hardware import SEEDS

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from modelbuild.locking.draft import Draft
-from modelbuild.locking.module_names import Installed, normalised, packages_for, requirement
+from modelbuild.draft.module_names import Installed, normalised, packages_for, requirement
+from modelbuild.draft.recipe import Draft
 
 _LISTS = ("requirements.in", "requirements.txt")
 

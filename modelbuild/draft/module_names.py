@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modelbuild.locking.script import Module
+from modelbuild.draft.script import Module
 from modelbuild.sandbox.explain import DISTRIBUTIONS
 from modelbuild.spec.recipe_environment import is_common_requirement
 
