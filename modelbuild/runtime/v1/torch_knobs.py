@@ -74,7 +74,8 @@ def _explain_refusals() -> None:
             name = before.split()[-1]
             sys.stderr.write(
                 f"modelbuild: the operation '{name}' can give other bits in every run. To accept"
-                f' that, add to the recipe: [determinism] level = "functional", allow = ["{name}"]\n'
+                ' that, add to the recipe: [determinism] level = "functional",'
+                f' allow = ["{name}"]\n'
             )
 
     sys.excepthook = excepthook
