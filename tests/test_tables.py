@@ -40,7 +40,7 @@ def shape_of(folder: Path, name: str, content: bytes | str) -> object:
         ("a.csv", ",y\n0,1\n", (1, ("", "y"))),
         ("a.csv", '"x\ny",z\n"1\n\n1",2\n"a ""b""\n",4\n', (2, ("x\ny", "z"))),
         ("a.csv", "größe\n1\n", (1, ("größe",))),
-        ("a.csv", "0.0,5\n1,2\n", (2, ("0", "1"))),
+        ("a.csv", "0.0,5\n1,2\n", (2, ("2 without names",))),
         ("a.csv", "150,4,setosa\n5.1,3.5,0\n", (1, ("150", "4", "setosa"))),
         ("a.csv.gz", "x,y\n1,2\n", (1, ("x", "y"))),
         ("a.tsv", "x\ty, z\n1\t2\n", (1, ("x", "y, z"))),

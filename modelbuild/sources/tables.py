@@ -25,7 +25,7 @@ _LONGEST_HEADER = 1 << 20
 def table_shape(path: Path) -> Shape | None:
     """Rows and column names by the file's suffix; None for what is no table, or malformed.
 
-    A csv file whose first row is all numbers has no header: its columns are `0`, `1`, ... Of
+    A csv file whose first row is all numbers has no header: only their number is given. Of
     more than 200 columns the last name says how many more there are.
     """
     name = path.name.lower()
@@ -80,7 +80,7 @@ def _separated(start: str, stream: IO[bytes], delimiter: str) -> Shape | None:
     for chunk in _chunks(stream):
         rows += _quoted_rows(chunk, stream, delimiter) if b'"' in chunk else _plain_rows(chunk)
     if all(map(_is_number, first)):
-        return rows + 1, tuple(map(str, range(len(first))))
+        return rows + 1, (f"{len(first)} without names",)
     return rows, tuple(first)
 
 
