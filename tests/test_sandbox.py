@@ -23,6 +23,7 @@ from sandbox_stage import RUNTIME, VARIABLES, VERSION, StageRunner, make_interpr
 
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.sandbox.bubblewrap import Bubblewrap
+from modelbuild.sandbox.devices import protection
 from modelbuild.sandbox.isolation import Isolation, Sandbox
 from modelbuild.sandbox.unconfined import Unconfined
 
@@ -190,10 +191,154 @@ for folder in ("/build/out", "/tmp", "/dev/shm"):
     open(folder + "/written", "w")
 """
     found = set(lines(StageRunner(sandbox=full.sandbox, mounts=mounts).python(code).output))
-    devices = {"full", "null", "pts", "random", "tty", "urandom", "zero"}
-    assert found == {"/build/out", "/dev/shm", "/proc", "/tmp"} | {f"/dev/{d}" for d in devices}
+    devices = {f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")}
+    assert found - devices == {"/build/out", "/dev/pts", "/dev/shm", "/proc", "/tmp"}
     assert (full.mounts.out / "written").exists()
     assert list((tmp_path / "data").iterdir()) == []
+
+
+CHANGE = """
+import os, stat
+
+def changes(path):
+    # Nothing is changed where it succeeds: the same mode, times and owner are set again.
+    status = os.stat(path)
+    attempts = {
+        "mode": lambda: os.chmod(path, stat.S_IMODE(status.st_mode)),
+        "times": lambda: os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns)),
+        "owner": lambda: os.chown(path, status.st_uid, status.st_gid),
+    }
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            print("changed", name, "of", path)
+        except OSError:
+            pass
+"""
+
+
+def test_a_stage_changes_no_mode_or_times_of_what_its_user_owns_on_the_host(
+    full: StageRunner,
+) -> None:
+    code = """
+own = {os.stat(path).st_dev for path in ("/dev/pts", "/dev/shm", "/tmp", "/build/out")}
+places = ["/usr", "/etc/alternatives", "/build", "/build/src", "/build/env", "/sys", "/dev"]
+places += ["/proc/" + n for n in os.listdir("/proc") if not n.isdigit()]
+places += ["/dev/" + n for n in os.listdir("/dev")]
+looked_at = []
+for place in places:
+    if os.path.islink(place) or os.stat(place).st_dev in own:
+        continue
+    found = [os.path.join(f, n) for f, _, ns in os.walk(place) for n in ns]
+    for path in [place, *(found if place.startswith("/proc/") else [])]:
+        if not os.path.islink(path) and os.path.exists(path):
+            changes(path)
+            looked_at.append(path)
+print({"/dev/null", "/dev/tty", "/proc/cpuinfo", "/proc/sys/kernel/ostype"} <= set(looked_at))
+for descriptor in range(3):
+    if os.isatty(descriptor) or stat.S_ISCHR(os.fstat(descriptor).st_mode):
+        changes(descriptor)
+"""
+    assert lines(full.python(CHANGE + code).output) == ["True"]
+
+
+def test_devices_are_read_and_written_as_usual(full: StageRunner) -> None:
+    code = """
+print(open("/dev/null").read() == "", open("/dev/zero", "rb").read(2), os.read(0, 1))
+print([len(open(f"/dev/{name}", "rb").read(16)) for name in ("random", "urandom")])
+for name in ("null", "zero", "random", "urandom", "full"):
+    try:
+        with open(f"/dev/{name}", "wb") as device:
+            device.write(b"1")
+    except OSError as error:
+        print(name, error.strerror)
+"""
+    assert lines(full.python("import os\n" + code).output) == [
+        "True b'\\x00\\x00' b''",
+        "[16, 16]",
+        "full No space left on device",
+    ]
+
+
+def test_a_thread_is_given_a_name_by_another(full: StageRunner) -> None:
+    """As CUDA does when it starts: without it, it stops."""
+    code = """
+import threading
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+with open(f"/proc/self/task/{thread.native_id}/comm", "w") as name:
+    name.write("named")
+print(open(f"/proc/self/task/{thread.native_id}/comm").read())
+"""
+    assert lines(full.python(code).output) == ["named"]
+
+
+def test_no_namespace_is_made_inside(full: StageRunner) -> None:
+    """In one, cgroups could be mounted, whose files the host's root owns."""
+    code = """
+import ctypes
+print(ctypes.CDLL(None).unshare(0x10000000))
+"""
+    assert lines(full.python(code).output) == ["-1"]
+
+
+CAP_SYS_ADMIN, CAP_SETFCAP = 21, 31
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="others own no device of the host")
+
+
+def driven_without(capabilities: list[int], command: list[str]) -> str:
+    libc, drop_from_bound = ctypes.CDLL(None), 24
+
+    def drop() -> None:
+        for number in capabilities:
+            libc.prctl(drop_from_bound, number, 0, 0, 0)
+
+    done = subprocess.run(
+        command, preexec_fn=drop, capture_output=True, text=True, check=False, timeout=20
+    )
+    return done.stdout + done.stderr
+
+
+@as_root
+@pytest.mark.usefixtures("bubblewrap")
+def test_devices_are_protected_from_the_root_of_a_container(
+    tmp_path: Path, interpreter: Path
+) -> None:
+    code = CHANGE + "changes('/dev/null'); changes(0); print('tried')"
+    command = driver("full", tmp_path, interpreter, "streamed", "python", "-c", code)
+    assert driven_without([CAP_SYS_ADMIN], command) == "tried\n"
+
+
+@as_root
+@pytest.mark.usefixtures("bubblewrap")
+def test_without_protected_devices_nothing_runs(tmp_path: Path, interpreter: Path) -> None:
+    command = driver("full", tmp_path, interpreter, "streamed", "touch", "/build/out/ran")
+    said = driven_without([CAP_SYS_ADMIN, CAP_SETFCAP], command)
+    assert said.endswith(
+        "UnavailableError: isolation 'full' can't be had here: "
+        "the host's devices can't be protected from root\n"
+        "  found: [Errno 1] Operation not permitted\n"
+        "Build as another user.\n"
+        "Or build without isolation: --isolation none "
+        "(recorded; such results never become claims)\n"
+    )
+    assert not (tmp_path / "driven" / "out" / "ran").exists()
+
+
+@pytest.mark.usefixtures("bubblewrap")
+def test_a_folder_of_devices_is_protected_with_what_is_in_it(tmp_path: Path) -> None:
+    """As the driver of GPUs has one; here with a file that stands for a device."""
+    device = tmp_path / "nvidia-cap1"
+    device.touch()
+    protect = protection([str(tmp_path), "/dev/nonesuch"])
+    assert protect
+    script = f"touch {tmp_path}/new; chmod 666 {device}; ls {tmp_path}"
+    done = subprocess.run(
+        ["sh", "-c", script], preexec_fn=protect, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.count("Read-only file system") == 2
+    assert done.stdout == "nvidia-cap1\n"
+    (tmp_path / "new").touch()  # the host's mounts are as they were
 
 
 def test_inputs_stay_read_only_whatever_the_stage_tries(full: StageRunner) -> None:

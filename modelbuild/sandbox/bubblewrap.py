@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelbuild.sandbox.connection import Pipe, connect
-from modelbuild.sandbox.host_system import system
+from modelbuild.sandbox.devices import BASIC, protection
+from modelbuild.sandbox.host_system import driver_devices, system
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome
 from modelbuild.sandbox.namespaces import NAMESPACES, check_namespaces, refusal, required_bwrap
 from modelbuild.sandbox.supervise import (
@@ -75,6 +76,7 @@ class Bubblewrap:
                 pipes=(result, info),
                 inputs=tuple(files.values()),
                 kill=lambda process: _kill(process, info),
+                before=protection([*BASIC, *driver_devices(command.gpus)]),
             )
             try:
                 return supervise(launch, result, connection)

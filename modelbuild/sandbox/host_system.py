@@ -24,7 +24,6 @@ GPU_LIBRARIES = (
     *("libamdhip64", "libhsa-runtime64", "libhip", "librocblas", "librocm", "libze_"),
 )
 KERNEL_SETTINGS = ("/proc/sys", "/proc/fs", "/proc/sysrq-trigger")
-"""Started by root, a sandbox without any capability still owns these files on the host."""
 GPU_FOLDERS = ("cuda", "nvidia", "rocm", "wsl")
 DRIVER_DEVICES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps")
 
@@ -44,9 +43,25 @@ def system(gpus: Sequence[int]) -> list[str]:
         elif os.path.isdir(path):
             arguments += ["--ro-bind", path, path]
     # Compilers and shells are links through here on Debian.
-    for path in ("/etc/alternatives", *KERNEL_SETTINGS):
+    for path in ("/etc/alternatives", *_kernel_files()):
         arguments += ["--ro-bind-try", path, path]
     return arguments + (_driver(gpus) if gpus else list(hidden_gpu_libraries(LIBRARY_FOLDERS)))
+
+
+def _kernel_files() -> list[str]:
+    """What must be read-only in /proc, where processes can write to their own files.
+
+    These files are the same in every /proc. Root still owns them inside, without any capability:
+    it could turn off GPUs, or change a file's mode for the whole machine.
+    """
+    with os.scandir("/proc") as entries:
+        owned = [
+            entry.path
+            for entry in entries
+            if not (entry.name.isdigit() or entry.is_symlink())
+            and entry.stat().st_uid == os.geteuid()
+        ]
+    return sorted({*KERNEL_SETTINGS, *owned})
 
 
 def hidden_gpu_libraries(folders: Sequence[str]) -> Iterator[str]:
@@ -72,15 +87,22 @@ def _emptied(folder: str) -> list[str]:
 
 def _driver(gpus: Sequence[int]) -> list[str]:
     """The devices of the declared GPUs, and what the driver's libraries read."""
-    minors = gpu_minors(Path("/proc/driver/nvidia/gpus"))
-    names = [f"nvidia{minors[index] if index < len(minors) else index}" for index in gpus]
     arguments = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    for name in (*DRIVER_DEVICES, *names):
-        arguments += ["--dev-bind-try", f"/dev/{name}", f"/dev/{name}"]
+    for device in driver_devices(gpus):
+        arguments += ["--dev-bind-try", device, device]
     buses = sorted(str(path) for path in Path("/sys/devices").glob("pci*"))
     for path in ("/sys/bus/pci", "/sys/module/nvidia", *buses):
         arguments += ["--ro-bind-try", path, path]
     return arguments
+
+
+def driver_devices(gpus: Sequence[int]) -> list[str]:
+    """Those of the driver itself and those of the declared GPUs; not all need be there."""
+    if not gpus:
+        return []
+    minors = gpu_minors(Path("/proc/driver/nvidia/gpus"))
+    names = [f"nvidia{minors[index] if index < len(minors) else index}" for index in gpus]
+    return [f"/dev/{name}" for name in (*DRIVER_DEVICES, *names)]
 
 
 def gpu_minors(folder: Path) -> list[int]:

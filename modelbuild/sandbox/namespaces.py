@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.errors import ModelbuildError, UnavailableError
+from modelbuild.sandbox.devices import BASIC, UNPROTECTED, protection
 from modelbuild.sandbox.synthetic_files import HOST_NAME, USER_ID
 
 NAMESPACES = (
     *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"),
     *("--unshare-cgroup-try", "--uid", str(USER_ID), "--gid", str(USER_ID)),
     *("--hostname", HOST_NAME, "--cap-drop", "ALL", "--clearenv"),
-    *("--die-with-parent", "--as-pid-1"),
+    *("--disable-userns", "--die-with-parent", "--as-pid-1"),
 )
 CHOOSE_NONE = (
     "Or build without isolation: --isolation none (recorded; such results never become claims)"
@@ -74,6 +75,7 @@ def check_namespaces(bwrap: Path) -> None:
     tried = subprocess.run(
         [bwrap, *NAMESPACES, *kinds, "--remount-ro", "/", "--", "/usr/bin/true"],
         env={},
+        preexec_fn=protection(BASIC),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -84,6 +86,12 @@ def check_namespaces(bwrap: Path) -> None:
 
 def refusal(output: str, bwrap: Path) -> ModelbuildError:
     """The error for what bwrap said instead of starting anything."""
+    if output.startswith(UNPROTECTED):
+        return UnavailableError(
+            "isolation 'full' can't be had here: the host's devices can't be protected from root",
+            facts=[("found", output.removeprefix(UNPROTECTED))],
+            hint=f"Build as another user.\n{CHOOSE_NONE}",
+        )
     said = output.removeprefix("bwrap: ")
     if said.startswith("Can't find source path"):
         return ModelbuildError(

@@ -38,6 +38,8 @@ class Launch:
     """Likewise, whose readers are passed on."""
     kill: Kill
     """Ends the whole tree, from any state, at once."""
+    before: Callable[[], None] | None = None
+    """Called in the new process, before it becomes `argv`."""
 
 
 class NotStartedError(Exception):
@@ -88,6 +90,7 @@ def _start(launch: Launch, connection: Connection) -> Popen[bytes]:
         stdout=connection.stdout,
         stderr=connection.stdout,
         pass_fds=inherited,
+        preexec_fn=launch.before,
         start_new_session=True,
     )
     for pipe in launch.pipes:
