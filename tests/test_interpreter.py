@@ -191,6 +191,59 @@ def test_a_missing_version_says_what_installs_it(
     assert str(caught.value) == wanted
 
 
+def test_a_uv_that_cannot_look_is_not_a_missing_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "uv.toml"
+    config.write_text('index-url = "http://somebody:secret@index.test/simple/" [')
+    monkeypatch.setenv("UV_CONFIG_FILE", str(config))
+    monkeypatch.delenv("UV_NO_CONFIG", raising=False)
+    for look in (
+        lambda: find_python(THIS_VERSION),
+        lambda: realise_interpreter(THIS_VERSION, [], Store.open(tmp_path / "store")),
+    ):
+        with pytest.raises(UnavailableError) as caught:
+            look()
+        message = str(caught.value)
+        assert message.startswith(
+            f"uv can't look for CPython {THIS_VERSION}\n  uv says: error: Failed to parse"
+        )
+        assert str(config) in message
+        assert "://index.test/simple/" in message
+        assert "secret" not in message
+        assert "uv python install" not in message
+
+
+def test_of_what_uv_says_the_beginning_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uv.toml").write_text("nonsense = 1\n")
+    monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
+    with pytest.raises(UnavailableError) as caught:
+        find_python(THIS_VERSION)
+    message = str(caught.value)
+    assert "unknown field `nonsense`" in message
+    assert len(message) < 800
+    assert message.endswith("...")
+
+
+def test_a_python_that_does_not_run_is_shown_with_what_installs_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python3.8"
+    python.write_text("#!/bin/sh\necho 'no such version is chosen' >&2\nexit 127\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("UV_PYTHON_INSTALL_DIR", str(tmp_path / "none"))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+    with pytest.raises(UnavailableError) as caught:
+        find_python(NOT_INSTALLED)
+    message = str(caught.value)
+    assert message.startswith(f"uv can't look for CPython {NOT_INSTALLED}\n  uv says: error: ")
+    assert "no such version is chosen" in message
+    assert message.endswith(f"\nTo install it: uv python install {NOT_INSTALLED}")
+
+
 def test_equal_installations_at_one_place_have_one_digest(tmp_path: Path) -> None:
     """Bytecode, packages and pickles that came about since do not count."""
     installation = inspect(Path(sys.executable))

@@ -15,12 +15,16 @@ from modelbuild.environment.host_python import (
     layout_digest,
     write_layout,
 )
+from modelbuild.environment.indexes import scrubbed, uv_variables
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.spec.digest import Digest
 from modelbuild.store.store import Store
 
 PLACE = "/build/python"
 """Where the interpreter is in a sandbox."""
+
+_SHOWN = 500
+"""Of uv's words: it names every setting that it knows where it meets one that it doesn't."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +55,7 @@ def find_python(request: str) -> HostPython:
 
     Raises UnavailableError, which says what installs it.
     """
-    found = _uv_python("find", "--no-project", request)
-    if found.returncode != 0:
-        raise _not_installed(request)
-    return _host_python(inspect(Path(found.stdout.strip())))
+    return _host_python(inspect(_first_choice(request)))
 
 
 def realise_interpreter(version: str, accepted: Collection[Digest], store: Store) -> Interpreter:
@@ -98,10 +99,17 @@ def _installations(version: str) -> Iterator[Installation]:
 
 
 def _candidates(version: str) -> Iterator[Path]:
-    found = _uv_python("find", "--no-project", version)
+    yield _first_choice(version)
+    yield from (Path(row["path"]) for row in _listed() if row["version"] == version)
+
+
+def _first_choice(request: str) -> Path:
+    found = _uv_python("find", "--no-project", request)
     if found.returncode == 0:
-        yield Path(found.stdout.strip())
-        yield from (Path(row["path"]) for row in _listed() if row["version"] == version)
+        return Path(found.stdout.strip())
+    if "No interpreter found" in found.stderr:
+        raise _not_installed(request)
+    raise _not_asked(request, found.stderr)
 
 
 def _listed() -> list[dict[str, str]]:
@@ -113,8 +121,6 @@ def _listed() -> list[dict[str, str]]:
 
 def _uv_python(*arguments: str) -> subprocess.CompletedProcess[str]:
     from uv import find_uv_bin
-
-    from modelbuild.environment.indexes import uv_variables
 
     # uv warns of every other Python that it can't ask; only what it found counts here.
     return subprocess.run(
@@ -188,6 +194,16 @@ def _not_installed(request: str) -> UnavailableError:
         f"CPython {request} is not installed",
         facts=[("wanted", request), ("found", ", ".join(found) or "no CPython that uv can see")],
         hint=_install_hint(request),
+    )
+
+
+def _not_asked(request: str, said: str) -> UnavailableError:
+    """For what keeps uv from looking, and for a Python first in its way that does not run."""
+    words = scrubbed(said[max(0, said.find("error:")) :]).strip()
+    return UnavailableError(
+        f"uv can't look for CPython {request}",
+        facts=[("uv says", words if len(words) <= _SHOWN else f"{words[:_SHOWN]}...")],
+        hint=_install_hint(request) if "Failed to inspect" in words else None,
     )
 
 
