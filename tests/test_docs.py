@@ -21,7 +21,8 @@ from modelbuild.spec.variables import stage_variables
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*DOCS, ROOT / "README.md", ROOT / "CHANGELOG.md"]
+READMES = [ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("recipes/*/README.md"))]
+PAGES = [*DOCS, ROOT / "README.md", ROOT / "CHANGELOG.md", *READMES]
 
 # Where a made-up key is put to hear which keys the parser knows there, by heading of recipe.md.
 PLACES = {
@@ -180,14 +181,52 @@ def test_every_variable_that_a_stage_starts_with_is_documented():
     assert started_with <= documented
 
 
+def table(text: str) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of the one table in a text."""
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("|")
+    ]
+    return header, rows
+
+
+def literals(cell: str) -> list[str]:
+    return re.findall(r"`([^`]*)`", cell)
+
+
+def test_the_documented_values_of_variables_are_the_ones_that_are_set():
+    section = below("### Environment variables", page("determinism.md"), "\nBy `")
+    variables = stage_variables(Hardware(threads=3), Determinism())
+    _, rows = table(section)
+    assert len(rows) > 15
+    for names, cell in ((literals(names), cell) for names, cell in rows):
+        if cell == "from the recipe":
+            continue
+        values = literals(cell)
+        for name, value in zip(names, values * (len(names) // len(values)), strict=True):
+            if cell.startswith("folders below"):
+                assert variables[name].startswith(f"{value}/")
+            else:
+                assert variables[name] == ("3" if value == "threads" else value), name
+
+
+@pytest.mark.parametrize("device", Device)
+def test_the_documented_variables_of_a_device_are_the_ones_that_are_set(device):
+    section = below("By `[hardware] device`:", page("determinism.md"), "\n### ")
+    variables = stage_variables(Hardware(device=device), Determinism(tf32="false"))
+    header, rows = table(section)
+    for row in rows:
+        cell = row[header.index(f"`{device.value}`")]
+        value = {"empty": "", "-": None}[cell] if cell in ("empty", "-") else literals(cell)[0]
+        for name in literals(row[0]):
+            assert variables.get(name) == value, name
+
+
 @pytest.mark.parametrize("cpu", CPUS)
 def test_the_documented_caps_on_instructions_are_the_ones_that_are_set(cpu):
     section = below("By `[hardware] cpu`:", page("determinism.md"), "\nBy `")
-    header, _, *rows = [
-        [cell.strip().strip("`") for cell in line.strip("|").split("|")]
-        for line in section.splitlines()
-        if line.startswith("|")
-    ]
+    header, rows = table(section.replace("`", ""))
     in_words = ("NPY_DISABLE_CPU_FEATURES", "GLIBC_TUNABLES")
     variables = stage_variables(Hardware(cpu=cpu), Determinism())
     for row in rows:
