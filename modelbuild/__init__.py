@@ -1,6 +1,6 @@
 """Build a trained model again, bit for bit.
 
-The front door of the library; the command line calls the same functions. Paths are those of
+The front door of the library; the command line calls what these functions call. Paths are those of
 recipe files or of folders with a recipe.toml; the workspace is the one around the recipe.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 # The functions below have the names of these packages. Importing a package later would put it
@@ -17,6 +16,8 @@ import modelbuild.build
 import modelbuild.verify  # noqa: F401
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelbuild.build.request import BuildResult, Observer
     from modelbuild.locking.front import LockReport
     from modelbuild.verify.verify import VerifyReport
@@ -37,6 +38,8 @@ def lock(
     Without recipes: all of the workspace around `folder`. `update` names what may move, empty
     for everything. With `check` nothing is written, and OutOfDateError says what is stale.
     """
+    from pathlib import Path
+
     from modelbuild.build.request import Silent
     from modelbuild.locking.front import lock as lock_workspace
     from modelbuild.locking.request import LockRequest
@@ -75,6 +78,8 @@ def build(
 
     Raises the errors of modelbuild.errors: StageFailedError, NotReproducibleError, ...
     """
+    from pathlib import Path
+
     from modelbuild.build.build import build as build_recipe
     from modelbuild.build.request import BuildRequest, Silent
     from modelbuild.errors import UsageError
@@ -119,6 +124,8 @@ def verify(
     Without recipes: all that is locked in the workspace around `folder`. What does not hold is
     in the report's `problems`, it is not raised.
     """
+    from pathlib import Path
+
     from modelbuild.build.request import Silent
     from modelbuild.sources.locations import read_locations
     from modelbuild.sources.workspace import Workspace

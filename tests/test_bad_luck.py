@@ -228,6 +228,10 @@ def test_a_truncated_record_is_not_believed(tiny: Tiny, store: Store) -> None:
     assert len(records) == 2
     for record in records:
         record.write_bytes(record.read_bytes()[:200])
+    assert (
+        f"tiny:train: a damaged record is not used: {store.root}"
+        in tiny.run("build", "--dry-run").err
+    )
     assert how(tiny.build()) == {"train": "built", "evaluate": "built"}
 
 

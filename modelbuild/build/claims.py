@@ -33,7 +33,7 @@ class Judgement:
     agreement: Agreement | None
     """None: there is no claim to compare with."""
     claim: Claim | None
-    """The one compared with: of the same class if there is one, else the nearest."""
+    """The one compared with: of the same class, else with the same bits, else any."""
     same_class: bool
     measured: bool = False
     """Whether either of the two results has metrics."""

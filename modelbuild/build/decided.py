@@ -31,7 +31,7 @@ def what_decided(request: BuildRequest, result: BuildResult) -> Decided | None:
     locked = result.locked
     paths = {str(request.workspace.lock_path), str(configuration_file(os.environ))}
     paths |= {str(path) for path in runtime_files()}
-    paths |= {str(path) for path in _PACKAGE.glob("*/*.py")}
+    paths |= {str(path) for path in _PACKAGE.rglob("*.py")}
     folders: dict[str, str] = {}
     for recipe in locked.recipes.values():
         if recipe.environment.requirements is not None:

@@ -10,6 +10,7 @@ from modelbuild.build.build import build
 from modelbuild.build.log import log_folder
 from modelbuild.build.request import BuildRequest
 from modelbuild.errors import ModelbuildError, OutOfDateError
+from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
 from modelbuild.store.realisations import Realisation
@@ -29,11 +30,12 @@ class Lookup:
 
 
 def find_output(lookup: Lookup) -> tuple[StageId, Realisation | None]:
-    """The realisation that a build would find valid, if there is one."""
+    """The realisation that a build would find valid, at any isolation, if there is one."""
     request = BuildRequest(
         workspace=lookup.workspace,
         store=lookup.store,
         recipe=lookup.recipe,
+        isolation=Isolation.NONE,
         locked=True,
         dry_run=True,
         locations=lookup.locations,
@@ -55,7 +57,7 @@ def stage_of(lookup: Lookup) -> StageId:
 
 
 def find_log(lookup: Lookup) -> Path:
-    """The log of the stage's valid output, else of its last run, which failed."""
+    """The log of the stage's valid output, else of its last run in this workspace."""
     try:
         identity, realisation = find_output(lookup)
     except OutOfDateError:

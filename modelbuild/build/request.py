@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -23,9 +23,11 @@ class Observer(Protocol):
 
     def message(self, text: str) -> None: ...
 
-    def stage_started(self, identity: StageId, index: int, count: int) -> None: ...
-
-    def stage_line(self, identity: StageId, line: str) -> None: ...
+    def stage_started(
+        self, identity: StageId, index: int, count: int, last_line: Callable[[], str]
+    ) -> None:
+        """`last_line` tells, whenever it is asked, the last line that the stage printed."""
+        ...
 
     def stage_finished(self, identity: StageId, realisation: Realisation) -> None: ...
 
@@ -36,10 +38,9 @@ class Silent:
     def message(self, text: str) -> None:
         pass
 
-    def stage_started(self, identity: StageId, index: int, count: int) -> None:
-        pass
-
-    def stage_line(self, identity: StageId, line: str) -> None:
+    def stage_started(
+        self, identity: StageId, index: int, count: int, last_line: Callable[[], str]
+    ) -> None:
         pass
 
     def stage_finished(self, identity: StageId, realisation: Realisation) -> None:

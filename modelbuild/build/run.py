@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.build.claims import Judgement, add_claims, check_claim, judge, may_claim
@@ -62,9 +63,13 @@ class Run:
         """What the store has, at the isolation asked for: what the lock claims comes first."""
         stage = self.locked.entries[identity.recipe].stages[identity.stage]
         claimed = {claim.output for claim in stage.claims}
+
+        def damaged(record: Path) -> None:
+            self.request.observer.message(f"{identity}: a damaged record is not used: {record}")
+
         found = [
             each
-            for each in find(resolved.digest, self.request.store)
+            for each in find(resolved.digest, self.request.store, damaged)
             if Isolation(each.isolation).satisfies(self.request.isolation)
         ]
         found.sort(key=lambda each: (each.output not in claimed, each.isolation != "full"))
@@ -109,10 +114,12 @@ class Run:
             inputs=inputs,
         )
         order = list(self.locked.derivations)
-        observer.stage_started(identity, order.index(identity) + 1, len(order))
-        realisation = build_stage(
-            job, site, lambda line: observer.stage_line(identity, line), check
-        )
+        index = order.index(identity) + 1
+
+        def on_start(last_line: Callable[[], str]) -> None:
+            observer.stage_started(identity, index, len(order), last_line)
+
+        realisation = build_stage(job, site, on_start, check)
         observer.stage_finished(identity, realisation)
         return realisation
 
@@ -156,16 +163,17 @@ class Run:
     def hold_against_claims(self) -> None:
         """Add first claims to the lock; raise NotReproducibleError where one is broken.
 
-        With `locked`, a missing claim is OutOfDateError instead.
+        With `locked`, a missing claim is OutOfDateError. InvalidInputError is raised for a
+        claim that says something else of its output, and for a tolerance for no metric.
         """
-        broken = self._broken()
+        tainted = self._made_from(self._broken())
         new = {
             identity: (result.derivation, result.realisation)
             for identity, result in self.results.items()
             if result.realisation is not None
             and result.judgement is not None
             and may_claim(result.judgement, result.realisation, asked=self.request.claim)
-            and not self._reads(identity, broken)
+            and identity not in tainted
         }
         if self.request.dry_run:
             return
@@ -213,13 +221,15 @@ class Run:
             and result.judgement.broken(self.locked.recipes[identity.recipe].determinism.level)
         }
 
-    def _reads(self, identity: StageId, others: set[StageId]) -> bool:
-        """Whether a stage is, or is made from, one of the others."""
-        if identity in others:
-            return True
-        recipe = self.locked.recipes[identity.recipe]
-        reads = upstream_stages(recipe, recipe.stages[identity.stage], self.locked.recipes)
-        return any(self._reads(each, others) for each in reads.values())
+    def _made_from(self, others: set[StageId]) -> set[StageId]:
+        """These stages and all that are made from them; results are in the order of building."""
+        found = set(others)
+        for identity in self.results:
+            recipe = self.locked.recipes[identity.recipe]
+            reads = upstream_stages(recipe, recipe.stages[identity.stage], self.locked.recipes)
+            if found.intersection(reads.values()):
+                found.add(identity)
+        return found
 
     def _raise_broken(self) -> None:
         broken = self._broken()

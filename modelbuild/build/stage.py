@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.build.inputs import StageInputs
 from modelbuild.build.log import StageLog, log_folder
-from modelbuild.errors import ModelbuildError, StageFailedError
+from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
@@ -21,16 +21,12 @@ from modelbuild.spec.recipe import Hardware, Stage
 from modelbuild.store.copies import copy_tree, set_times
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
-from modelbuild.store.tensor_files import count_parameters
+from modelbuild.store.tensor_files import UnreadableTensorsError, count_parameters
 from modelbuild.store.tree import stays_inside
 
 if TYPE_CHECKING:
     from modelbuild.environment.interpreter import Interpreter
     from modelbuild.spec.numeric_class import NumericClass
-
-VERSION = "0.1.0"
-LINE_SECONDS = 0.1
-"""How often a progress display hears of the last line: a stage may print a gigabyte."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,31 +54,27 @@ class Job:
 
 
 def build_stage(
-    job: Job, site: Site, on_line: Callable[[str], None], check_inputs: Callable[[], None]
+    job: Job,
+    site: Site,
+    on_start: Callable[[Callable[[], str]], None],
+    check_inputs: Callable[[], None],
 ) -> Realisation:
     """Run the stage and store its output. Raises StageFailedError; the log is kept either way.
 
-    `check_inputs` raises if data that is used in place changed while the stage ran. The new
-    realisation is recorded beside those that are there.
+    `on_start` gets a function that tells the last line that the stage printed. `check_inputs`
+    raises if data that is used in place changed while the stage ran. The new realisation is
+    recorded beside those that are there.
     """
     with open_stage(job, site) as (mounts, folder), _log_file(job, site) as log:
-        shown = 0.0
-
-        def on_output(chunk: bytes) -> None:
-            nonlocal shown
-            log.write(chunk)
-            if time.monotonic() - shown > LINE_SECONDS:
-                shown = time.monotonic()
-                on_line(log.last_line)
-
+        on_start(lambda: log.last_line)
         try:
-            outcome = site.sandbox.run(mounts, stage_command(job), on_output)
+            outcome = site.sandbox.run(mounts, stage_command(job), log.write)
             metrics = _check(job, outcome, mounts.out, log, site)
-            check_inputs()
-        except BaseException:
+        except StageFailedError as error:
             if site.keep_failed:
-                _keep(folder, job, site)
+                raise _kept(error, folder, job, site) from None
             raise
+        check_inputs()
         fresh = folder / "fresh"
         copy_tree(mounts.out, fresh)
         set_times(fresh)
@@ -106,11 +98,18 @@ def build_stage(
         ),
         log=str(log.path.relative_to(site.store.root)),
         interpreter=str(site.interpreter.digest),
-        builder=VERSION,
-        notes=tuple(f"killed after the stage ended: {each}" for each in outcome.left_running),
+        builder=version("modelbuild"),
+        notes=_notes(outcome),
     )
     record(realisation, site.store)
     return realisation
+
+
+def _notes(outcome: Outcome) -> tuple[str, ...]:
+    notes = [f"killed after the stage ended: {each}" for each in outcome.left_running]
+    if not outcome.address_randomisation_off:
+        notes.append("addresses were random: this system does not let a process fix them")
+    return tuple(notes)
 
 
 @contextmanager
@@ -153,7 +152,7 @@ def _gpus(hardware: Hardware) -> tuple[int, ...]:
         return ()
     from modelbuild.sandbox.machine import fitting_gpus, this_machine
 
-    return fitting_gpus(hardware, this_machine(with_gpus=True))[: hardware.gpus]
+    return fitting_gpus(hardware, this_machine(with_gpus=True))
 
 
 @contextmanager
@@ -185,7 +184,7 @@ def _parameters(output: Path) -> int | None:
     """A file that only looks like a model's must not fail a training that is done."""
     try:
         return count_parameters(output)
-    except (ModelbuildError, OSError, ValueError):
+    except (UnreadableTensorsError, ValueError):
         return None
 
 
@@ -230,14 +229,14 @@ def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFaile
     )
 
 
-def _keep(folder: Path, job: Job, site: Site) -> None:
-    """`--keep-failed`: move what the stage left to `failed/`."""
+def _kept(error: StageFailedError, folder: Path, job: Job, site: Site) -> StageFailedError:
+    """`--keep-failed`: move what the stage left to `failed/`, and say so."""
     target = site.store.root / "failed" / f"{folder.name}-{str(job.identity).replace(':', '-')}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.mkdir()
+    target.mkdir(parents=True)
     for part in ("src", "out", "context.json"):
-        if (folder / part).exists():
-            (folder / part).rename(target / part)
+        (folder / part).rename(target / part)
+    hint = f"{error.hint or ''}\nWhat it left is kept in: {target}".strip()
+    return StageFailedError(error.summary, facts=error.facts, hint=hint)
 
 
 def isolation_sandbox(isolation: Isolation) -> Sandbox:

@@ -66,11 +66,15 @@ def remember(
         "answer": dict(answer),
     }
     place = _place(store, question)
-    os.makedirs(os.path.dirname(place), exist_ok=True)
     temporary = f"{place}.{os.getpid()}"
-    with open(temporary, "w") as file:
-        json.dump(document, file)
-    os.replace(temporary, place)
+    try:
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(temporary, "w") as file:
+            json.dump(document, file)
+        os.replace(temporary, place)
+    except OSError:  # a store that is full or read-only has answered all the same
+        if os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 def _place(store: str, question: Sequence[str]) -> str:

@@ -9,6 +9,11 @@ from typing import NoReturn
 from modelbuild.errors import UsageError
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    # Every argument makes one; to ask the terminal for its width each time takes milliseconds.
+    return argparse.RawDescriptionHelpFormatter(prog, width=100)
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong as every other error is said, with exit code 2."""
 
@@ -17,7 +22,7 @@ class Parser(argparse.ArgumentParser):
             prog=f"modelbuild {command}",
             description=description,
             epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_formatter,
             allow_abbrev=False,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,9 @@ class PlainProgress(Silent):
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    def stage_started(self, identity: StageId, index: int, count: int) -> None:
+    def stage_started(
+        self, identity: StageId, index: int, count: int, last_line: Callable[[], str]
+    ) -> None:
         print(f"[{index}/{count}] {identity}: building", file=sys.stderr, flush=True)
 
     def stage_finished(self, identity: StageId, realisation: Realisation) -> None:
@@ -57,7 +59,7 @@ class LiveProgress(Silent):
     def __init__(self) -> None:
         self._live: Live | None = None
         self._title = ""
-        self._line = ""
+        self._last_line: Callable[[], str] = str
         self._started = time.monotonic()
 
     def close(self) -> None:
@@ -68,16 +70,15 @@ class LiveProgress(Silent):
     def message(self, text: str) -> None:
         if not self._title:
             self._title, self._started = "preparing", time.monotonic()
-        self._line = text.splitlines()[-1] if text else ""
+        line = text.splitlines()[-1] if text else ""
+        self._last_line = lambda: line
         self._show()
 
-    def stage_started(self, identity: StageId, index: int, count: int) -> None:
-        self._title, self._line = f"[{index}/{count}] {identity}", ""
+    def stage_started(
+        self, identity: StageId, index: int, count: int, last_line: Callable[[], str]
+    ) -> None:
+        self._title, self._last_line = f"[{index}/{count}] {identity}", last_line
         self._started = time.monotonic()
-        self._show()
-
-    def stage_line(self, identity: StageId, line: str) -> None:
-        self._line = line
         self._show()
 
     def stage_finished(self, identity: StageId, realisation: Realisation) -> None:
@@ -104,5 +105,5 @@ class LiveProgress(Silent):
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(self._title, style="bold")
         text.append(f"  {elapsed}  ", style="cyan")
-        text.append(self._line, style="dim")
+        text.append(self._last_line(), style="dim")
         return text

@@ -7,7 +7,7 @@ from modelbuild.build.request import StageResult
 
 
 def stage_line(name: str, width: int, result: StageResult) -> str:
-    """`digits:train  built   12.3 s   accuracy 0.9783   identical to the claim`"""
+    """`digits:train  built  12.3 s  627.8 KiB  accuracy 0.9783  identical to the claim`"""
     parts = [f"{name:<{width}}", f"{result.how:<5}"]
     realisation = result.realisation
     if realisation is None:

@@ -108,12 +108,14 @@ def to_json(report: VerifyReport) -> dict[str, object]:
 
 def _stage_json(verdict: StageVerdict) -> dict[str, object]:
     rebuild = verdict.rebuild
+    comparison = rebuild.comparison if rebuild else None
+    first = comparison.first_difference if comparison else None
     return {
         "store": verdict.store,
         "claim": verdict.claim,
         "rebuild": str(rebuild.agreement) if rebuild else None,
         "same_class": rebuild.same_class if rebuild else None,
-        "first_difference": None,
-        "comparison": (rebuild.comparison.to_json() if rebuild and rebuild.comparison else None),
+        "first_difference": first.to_json() if first else None,
+        "comparison": comparison.to_json() if comparison else None,
         "problems": [str(problem) for problem in verdict.problems],
     }

@@ -7,7 +7,7 @@ isolation levels or, where a build did not reproduce, other outputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,18 +67,29 @@ def record(realisation: Realisation, store: Store) -> None:
     store.write_file(f"{_folder(realisation.resolved)}/{name}.json", (text + "\n").encode())
 
 
-def find(resolved: Digest, store: Store) -> list[Realisation]:
+def find(
+    resolved: Digest, store: Store, on_damaged: Callable[[Path], None] = lambda _: None
+) -> list[Realisation]:
     """Every record of a resolved derivation whose output is in the store, sorted by file name.
 
-    A record that is truncated or altered counts as absent; it stays where it is.
+    A record that is truncated or altered counts as absent; it stays where it is, and
+    `on_damaged` hears of it.
     """
     folder = store.root / _folder(resolved)
     try:
         files = sorted(folder.iterdir())
     except FileNotFoundError:
         return []
-    found = (_read(file) for file in files if file.suffix == ".json" and file.name[0] != ".")
-    return [each for each in found if each is not None and each.path(store).exists()]
+    found = []
+    for file in files:
+        if file.suffix != ".json" or file.name.startswith("."):
+            continue
+        realisation = _read(file)
+        if realisation is None:
+            on_damaged(file)
+        elif realisation.path(store).exists():
+            found.append(realisation)
+    return found
 
 
 def check_intact(realisation: Realisation, store: Store, cache: StatCache) -> None:

@@ -25,7 +25,12 @@ _STORED, _DEFLATED = 0, 8
 
 
 class _BoundedReads(io.FileIO):
-    """A file of which nobody can ask for too much at once: `zipfile` believes its sizes."""
+    """A file that survives `zipfile`, which believes every size and offset in it."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        if whence == os.SEEK_SET and offset < 0:
+            raise UnreadableTensorsError("the archive's directory points before the file")
+        return super().seek(offset, whence)
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = os.fstat(self.fileno()).st_size - self.tell()
@@ -63,7 +68,7 @@ def _region(path: Path, size: int, file: io.FileIO, member: ZipInfo) -> Region:
         raise UnreadableTensorsError(
             f"member {member.filename!r} is encrypted or packed in another way"
         )
-    file.seek(max(member.header_offset, 0))
+    file.seek(member.header_offset)
     header = file.read(_LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or header[:4] != b"PK\3\4":
         raise UnreadableTensorsError(f"member {member.filename!r} is not where the directory says")
