@@ -365,6 +365,29 @@ def test_a_package_that_is_nowhere_says_so_without_credentials(
     )
 
 
+def test_why_the_configured_index_failed_comes_before_what_pytorchs_says(
+    wheels: Path,
+    store: Store,
+    interpreter: Interpreter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = environment_of(make_wheel(tmp_path / "elsewhere", "torch", "1.0"))
+    environment = replace(environment, backend="cpu")
+    for name in ("ALL_PROXY", "HTTPS_PROXY", "all_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing leaves this machine
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with LocalIndex(wheels) as index:
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        with pytest.raises(UnavailableError) as caught:
+            realise_environment(environment, interpreter, store, silently)
+    facts = caught.value.facts
+    assert [label for label, _ in facts] == ["uv says", "of PyTorch's"]
+    assert "torch was not found in the package registry" in facts[0][1]
+    assert "127.0.0.1:9" not in facts[0][1]
+    assert "Failed to fetch" in facts[1][1]
+
+
 def test_a_cache_that_was_changed_is_not_believed(
     wheels: Path, interpreter: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,11 +420,9 @@ def test_progress_is_told_in_short_lines(
     said: list[str] = []
     environment = environment_of(make_wheel(wheels, "tool", "1.0", files=TOOL))
     realise_environment(environment, interpreter, store, said.append)
-    assert said[0] == "installing 1 package"
-    assert said[1].startswith("Installed 1 package in ")
-    assert said[2:] == ["compiling bytecode"]
+    assert said == ["installing 1 package", "compiling bytecode"]
     realise_environment(environment, interpreter, store, said.append)
-    assert len(said) == 3
+    assert len(said) == 2
 
 
 # Unpacked wheels
@@ -419,7 +440,9 @@ def test_a_wheels_contents_are_had_for_any_platform(
 ) -> None:
     file = make_wheel(wheels, "tool", "1.0", files=TOOL, tag=tag)
     environment = replace(environment_of(file), platform=platform, python="3.12.4")
-    path = unpacked_wheel(environment, environment.wheels[0], store, silently)
+    said: list[str] = []
+    path = unpacked_wheel(environment, environment.wheels[0], store, said.append)
+    assert said == ["unpacking tool 1.0"]
     assert (path / "tool/data/table.csv").read_text() == "x,y\n1,2\n"
     assert not list(path.rglob("*.pyc"))
     assert (path / "bin/tool-script").read_text().startswith("#!/build/env/bin/python\n")
@@ -487,7 +510,7 @@ def test_of_two_processes_one_makes_it_and_the_other_waits_and_uses_it(
     assert objects(store) == [Path(path).name]
 
 
-@pytest.mark.parametrize("moment", [b"installing", b"Installed", b"compiling"])
+@pytest.mark.parametrize("moment", [b"installing", b"compiling"])
 def test_killed_at_any_moment_nothing_is_valid_and_the_next_one_succeeds(
     wheels: Path, store: Store, interpreter: Interpreter, moment: bytes
 ) -> None:

@@ -13,7 +13,8 @@ from modelbuild.environment.indexes import scrubbed, uv_variables
 from modelbuild.errors import DigestMismatchError, ModelbuildError, UnavailableError
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 
-_SHOWN = ("Downloading ", "Building ", "Installed ")
+_SHOWN = ("Downloading ", "Building ")
+"""Of uv's lines, those that tell why it takes long. A download's has its size."""
 _NOT_FOR_US = ("UV_COMPILE_BYTECODE", "UV_NO_INSTALLER_METADATA", "UV_NO_VERIFY_HASHES")
 """Settings for the user's own environments: what comes out here must not depend on them."""
 _NO_SPACE = "No space left on device"
@@ -48,16 +49,17 @@ def install(installation: Installation, on_progress: Callable[[str], None], *opt
     variables = uv_variables()
     for name in _NOT_FOR_US:
         variables.pop(name, None)
-    said = ""
-    for extra_options, extra_variables in _attempts(installation.environment, variables):
-        code, said = _run([*command, *extra_options], {**variables, **extra_variables}, on_progress)
+    refusals = []
+    for places in _attempts(installation.environment, variables):
+        code, said = _run([*command, *places], variables, on_progress)
         if code == 0:
             return
         if "Hash mismatch" in said:
             raise _mismatch(said, installation.environment)
         if _NO_SPACE in said:
             raise ModelbuildError(f"no space left in {installation.work}", facts=_what(said))
-    raise _unavailable(said, installation, offline=bool(variables.get("UV_OFFLINE")))
+        refusals.append(said)
+    raise _unavailable(refusals, installation, offline=bool(variables.get("UV_OFFLINE")))
 
 
 def _requirement(wheel: LockedWheel) -> str:
@@ -76,16 +78,13 @@ def _command(installation: Installation) -> list[str]:
     return command
 
 
-def _attempts(
-    environment: LockedEnvironment, variables: Mapping[str, str]
-) -> list[tuple[list[str], dict[str, str]]]:
-    """Options and variables of one try after the other."""
-    offline: tuple[list[str], dict[str, str]] = (["--offline"], {})
+def _attempts(environment: LockedEnvironment, variables: Mapping[str, str]) -> list[list[str]]:
+    """Options of one try after the other: this disk, the configured places, PyTorch's index."""
     if variables.get("UV_OFFLINE"):
-        return [offline]
-    tries = [offline, ([], {})]
+        return [["--offline"]]
+    tries: list[list[str]] = [["--offline"], []]
     if environment.backend != "none":
-        tries.append((["--torch-backend", environment.backend], {}))
+        tries.append(["--torch-backend", environment.backend])
     return tries
 
 
@@ -127,7 +126,10 @@ def _mismatch(said: str, environment: LockedEnvironment) -> ModelbuildError:
     )
 
 
-def _unavailable(said: str, installation: Installation, *, offline: bool) -> UnavailableError:
+def _unavailable(
+    refusals: Sequence[str], installation: Installation, *, offline: bool
+) -> UnavailableError:
+    """`refusals` are what uv said of each try. That this disk lacks it matters only alone."""
     wheels = installation.wheels
     what = (
         f"package {wheels[0].name} {wheels[0].version}"
@@ -139,7 +141,11 @@ def _unavailable(said: str, installation: Installation, *, offline: bool) -> Una
         if offline
         else "Make the package index reachable, or set UV_FIND_LINKS to a folder of wheels."
     )
-    return UnavailableError(f"cannot get {what}", facts=_what(said), hint=hint)
+    configured, *others = refusals[1:] or refusals
+    facts = _what(configured)
+    for other in others:
+        facts += [("of PyTorch's", words) for _, words in _what(other) if other != configured]
+    return UnavailableError(f"cannot get {what}", facts=facts, hint=hint)
 
 
 def _what(said: str) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,16 +162,23 @@ def _own_libraries(mapped: list[Path], prefix: Path, stdlib: Path) -> tuple[Path
 
 
 def _standard_library(folder: Path) -> Iterator[tuple[str, Path]]:
-    for path, file in _files(folder):
-        top = path.split("/")[0]
-        if top not in _LEFT_OUT_AT_TOP and not top.startswith("config-"):
-            yield path, file
+    return _files(folder, kept_at_top=_is_of_standard_library)
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+def _is_of_standard_library(name: str) -> bool:
+    return name not in _LEFT_OUT_AT_TOP and not name.startswith("config-")
+
+
+def _files(
+    folder: Path, kept_at_top: Callable[[str], bool] | None = None
+) -> Iterator[tuple[str, Path]]:
     for parent, folders, files in os.walk(folder, followlinks=False):
         folders[:] = sorted(set(folders) - _LEFT_OUT)
-        for name in sorted(set(files) - _LEFT_OUT):
+        names = sorted(set(files) - _LEFT_OUT)
+        if kept_at_top and parent == str(folder):  # site-packages is large: it is not walked
+            folders[:] = filter(kept_at_top, folders)
+            names = list(filter(kept_at_top, names))
+        for name in names:
             file = Path(parent, name)
             # Links are followed: a distribution's may lead to /etc. Dangling ones are skipped.
             if file.suffix not in _LEFT_OUT_SUFFIXES and file.is_file():

@@ -140,6 +140,7 @@ def _unpack_wheel(
         installation = Installation(
             environment=environment, wheels=[wheel], target=target, work=work
         )
+        on_progress(f"unpacking {wheel.name} {wheel.version}")
         install(installation, on_progress)
         repair_changed(installation, folder, on_progress)
         (folder / ".lock").unlink(missing_ok=True)
