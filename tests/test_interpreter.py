@@ -261,6 +261,35 @@ def test_equal_installations_at_one_place_have_one_digest(tmp_path: Path) -> Non
     assert layout_digest(layout(copy)) != before
 
 
+WALKED = """
+import sys
+from pathlib import Path
+from modelbuild.environment.host_python import inspect, layout
+
+installation = inspect(Path(sys.argv[1]))
+walked = []
+sys.addaudithook(lambda event, found: event == "os.scandir" and walked.append(str(found[0])))
+layout(installation)
+print("\\n".join(walked))
+"""
+
+
+def test_packages_that_were_installed_into_the_host_are_not_walked(tmp_path: Path) -> None:
+    """There may be a hundred thousand files of them."""
+    installation = inspect(Path(sys.executable))
+    write_layout(layout(installation), tmp_path / "python")
+    python = tmp_path / "python" / "bin" / installation.name
+    lib = inspect(python).stdlib
+    for name in ("site-packages/torch", "config-3.11", "idlelib", "email/site-packages"):
+        (lib / name).mkdir(parents=True)
+    command = [sys.executable, "-c", WALKED, str(python)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    walked = {path for path in done.stdout.splitlines() if path.startswith(str(lib))}
+    assert {str(lib), str(lib / "email"), str(lib / "email" / "site-packages")} <= walked
+    left_out = [lib / name for name in ("site-packages", "config-3.11", "idlelib")]
+    assert [path for path in left_out if str(path) in walked] == []
+
+
 def test_a_library_name_that_does_not_fit_is_an_error_and_not_a_broken_executable() -> None:
     executable = b"\x7fELF..\0libpython3.11.so.1.0\0.."
     moved = find_library_at(executable, "$ORIGIN/../py.so", "libpython3.11.so.1.0")
