@@ -382,7 +382,7 @@ def test_why_the_configured_index_failed_comes_before_what_pytorchs_says(
         with pytest.raises(UnavailableError) as caught:
             realise_environment(environment, interpreter, store, silently)
     facts = caught.value.facts
-    assert [label for label, _ in facts] == ["uv says", "of PyTorch's"]
+    assert [label for label, _ in facts] == ["uv says", "with PyTorch's index"]
     assert "torch was not found in the package registry" in facts[0][1]
     assert "127.0.0.1:9" not in facts[0][1]
     assert "Failed to fetch" in facts[1][1]

@@ -144,7 +144,9 @@ def _unavailable(
     configured, *others = refusals[1:] or refusals
     facts = _what(configured)
     for other in others:
-        facts += [("of PyTorch's", words) for _, words in _what(other) if other != configured]
+        facts += [
+            ("with PyTorch's index", words) for _, words in _what(other) if other != configured
+        ]
     return UnavailableError(f"cannot get {what}", facts=facts, hint=hint)
 
 
