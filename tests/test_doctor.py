@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from modelbuild.errors import UnavailableError
-from modelbuild.sandbox.doctor import Finding, Report, cpu_level, examine
+from modelbuild.sandbox.doctor import Finding, Report, examine
 from modelbuild.sandbox.host_system import gpu_minors, hidden_gpu_libraries
+from modelbuild.sandbox.machine import cpu_level, this_machine
 from modelbuild.sandbox.namespaces import (
     check_namespaces,
     find_bwrap,
@@ -64,25 +65,44 @@ def test_a_report_is_ok_where_all_findings_are() -> None:
     assert not Report(findings=(good, bad)).ok
 
 
-V2 = "lm cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3"
-V3 = f"{V2} abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"
-V4 = f"{V3} avx512bw avx512cd avx512dq avx512f avx512vl"
+WITHOUT_PERSONALITY = """
+import ctypes, struct, sys
+from pathlib import Path
+from modelbuild.sandbox.doctor import examine
+
+load_number, is_personality = (0x20, 0, 0, 0), (0x15, 0, 1, 135)
+refuse, allow = (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)
+filters = b"".join(struct.pack("HBBI", *i) for i in (load_number, is_personality, refuse, allow))
+code = ctypes.create_string_buffer(filters)
+program = struct.pack("HxxxxxxQ", 4, ctypes.addressof(code))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # no new privileges
+assert libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()  # a filter of system calls
+for finding in examine(Path(sys.argv[1])).findings:
+    if finding.name == "address randomisation":
+        print(finding.ok, finding.found, finding.remedy, sep="|")
+"""
 
 
-@pytest.mark.parametrize(
-    ("flags", "level"),
-    [
-        ("", None),
-        ("fp asimd", None),
-        ("lm sse2", "x86-64"),
-        (V2, "x86-64-v2"),
-        (V3, "x86-64-v3"),
-        (V3.replace("fma ", ""), "x86-64-v2"),
-        (V4, "x86-64-v4"),
-    ],
-)
-def test_the_level_of_a_cpu_is_the_highest_that_is_complete(flags: str, level: str | None) -> None:
-    assert cpu_level(frozenset(flags.split())) == level
+@linux
+def test_refused_address_randomisation_is_told_and_does_not_keep_from_building(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", WITHOUT_PERSONALITY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().split("|") == [
+        "True",
+        "stays on: a filter of system calls refuses to turn it off",
+        "Start the container with: --security-opt seccomp=unconfined",
+    ]
+
+
+def test_the_report_knows_the_machine_as_a_build_does(tmp_path: Path) -> None:
+    machine = this_machine(with_gpus=True)
+    report = examine(tmp_path)
+    assert machine.kernel in finding(report, "system").found
+    assert (cpu_level(machine.flags) or "") in finding(report, "processors").found
+    assert all(gpu.name in finding(report, "GPUs").found for gpu in machine.gpus)
 
 
 @linux

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -15,6 +14,7 @@ from modelbuild.sandbox.machine import (
     Gpu,
     Machine,
     check_hardware,
+    cpu_level,
     fitting_gpus,
     parse_gpus,
     read_numeric_class,
@@ -36,6 +36,11 @@ XEON = Machine(
     model="family 6 model 85: Intel(R) Xeon(R) Gold 6130",
     flags=frozenset(LEVELS["x86-64-v4"]),
     caches="L1d 32K, L1i 32K, L2 1024K, L3 22528K",
+)
+HERE = this_machine()
+on_x86_with_glibc = pytest.mark.skipif(
+    HERE.architecture != "x86_64" or HERE.glibc is None or HERE.vendor == "unknown",
+    reason="needs glibc, and a /proc/cpuinfo as x86-64 has it",
 )
 HASWELL = replace(XEON, flags=frozenset(LEVELS["x86-64-v3"]))
 NEHALEM = replace(XEON, model="an old one", flags=frozenset(LEVELS["x86-64-v2"]))
@@ -94,6 +99,23 @@ def test_a_cpu_honours_its_own_level_and_those_below(machine: Machine, levels: i
         check_hardware(recipe(Hardware(cpu=level)), machine)
     for level in able[levels:]:
         refusal(Hardware(cpu=level), machine)
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [
+        (frozenset(), None),
+        (frozenset({"sse2"}), None),
+        (NEHALEM.flags, "x86-64-v2"),
+        (HASWELL.flags, "x86-64-v3"),
+        (HASWELL.flags - {"fma"}, "x86-64-v2"),
+        (XEON.flags, "x86-64-v4"),
+    ],
+)
+def test_the_level_of_a_cpu_is_the_highest_that_is_complete(
+    flags: frozenset[str], level: str | None
+) -> None:
+    assert cpu_level(flags) == level
 
 
 def test_fewer_processors_than_threads_or_processes_is_fine() -> None:
@@ -219,13 +241,9 @@ def test_only_recipes_for_a_gpu_have_gpus_in_their_class() -> None:
     assert (facts["gpus"], facts["driver"]) == (H100.name, "550.54.15")
 
 
-def test_this_machine_is_read_quickly_and_names_neither_host_nor_path() -> None:
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        here = read_numeric_class(Hardware(), PYTHON)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.05
+@on_x86_with_glibc
+def test_the_class_of_this_machine_is_known_and_names_neither_host_nor_path() -> None:
+    here = read_numeric_class(Hardware(), PYTHON)
     assert {"unknown", "absent"}.isdisjoint(
         here.facts[name] for name in ("cpu-vendor", "cpu-model", "loader", "libc", "libm")
     )
@@ -236,6 +254,7 @@ def test_this_machine_is_read_quickly_and_names_neither_host_nor_path() -> None:
     assert here == read_numeric_class(Hardware(), PYTHON)
 
 
+@on_x86_with_glibc
 def test_this_machine_can_build_what_it_says_it_can() -> None:
     machine = this_machine()
     check_hardware(recipe(Hardware(cpu="native")), machine)

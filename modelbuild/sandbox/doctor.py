@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -13,12 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.errors import ModelbuildError
-from modelbuild.sandbox.namespaces import (
-    CHOOSE_NONE,
-    check_namespaces,
-    find_bwrap,
-    required_bwrap,
-)
+from modelbuild.sandbox.machine import Machine, cpu_level, this_machine
+from modelbuild.sandbox.namespaces import CHOOSE_NONE, check_namespaces, required_bwrap
+from modelbuild.spec.recipe import Hardware
 
 GIB = 1 << 30
 LITTLE_SPACE_BYTES = 10 * GIB
@@ -27,13 +23,6 @@ ADDR_NO_RANDOMIZE = 0x0040000
 READ_PERSONALITY = 0xFFFFFFFF
 FICLONE = 0x40049409
 """Linux's request to share a file's blocks with another, from linux/fs.h."""
-
-_LEVELS = {
-    "x86-64-v2": "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3",
-    "x86-64-v3": "abm avx avx2 bmi1 bmi2 f16c fma movbe xsave",
-    "x86-64-v4": "avx512bw avx512cd avx512dq avx512f avx512vl",
-}
-"""What each level of the x86-64 psABI adds, by Linux's names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,27 +47,27 @@ class Report:
 
 def examine(store: Path) -> Report:
     """Try everything that a build needs. `store` is its folder; it need not exist yet."""
-    checks: list[Callable[[], Finding]] = [_system]
+    machine = this_machine(with_gpus=True)
+    checks: list[Callable[[], Finding]] = [lambda: _system(machine)]
     if sys.platform == "linux":
         checks += [_bubblewrap, _namespaces, _randomisation, _file_systems]
-    checks += [lambda: _store(store), _uv, _processors, _memory, _gpus]
+    checks += [lambda: _store(store), _uv, lambda: _processors(machine), _memory]
+    checks += [lambda: _gpus(machine)]
     return Report(findings=tuple(check() for check in checks))
 
 
-def _system() -> Finding:
-    found = f"{platform.system()} {platform.release()} on {platform.machine()}"
-    ok = sys.platform == "linux" and platform.machine() == "x86_64"
+def _system(machine: Machine) -> Finding:
+    found = f"{machine.system} {machine.kernel} on {machine.architecture}"
+    ok = machine.system == "Linux" and machine.architecture == "x86_64"
     remedy = "Stages run on Linux x86-64 only. Here: modelbuild lock, modelbuild verify"
     return Finding(name="system", ok=ok, found=found, remedy=None if ok else remedy)
 
 
 def _bubblewrap() -> Finding:
-    path = find_bwrap()
-    if path is None:
-        try:
-            required_bwrap()
-        except ModelbuildError as error:
-            return _refused("bubblewrap", error)
+    try:
+        path = required_bwrap()
+    except ModelbuildError as error:
+        return _refused("bubblewrap", error)
     return Finding(name="bubblewrap", ok=True, found=f"{_output(path, '--version')} at {path}")
 
 
@@ -96,7 +85,7 @@ def _refused(name: str, error: ModelbuildError) -> Finding:
 
 
 def _randomisation() -> Finding:
-    """Tried on this thread, and taken back."""
+    """Tried on this thread, and taken back. Where it is refused, stages run with it on."""
     import ctypes
 
     personality = ctypes.CDLL(None).personality
@@ -107,8 +96,8 @@ def _randomisation() -> Finding:
         return Finding(name="address randomisation", ok=True, found="can be turned off")
     return Finding(
         name="address randomisation",
-        ok=False,
-        found="can't be turned off: a filter of system calls refuses personality",
+        ok=True,
+        found="stays on: a filter of system calls refuses to turn it off",
         remedy="Start the container with: --security-opt seccomp=unconfined",
     )
 
@@ -169,45 +158,29 @@ def _reflinks(file: Path, copy: Path) -> bool:
 
 
 def _uv() -> Finding:
-    beside = Path(sys.executable).parent / "uv"
-    path = str(beside) if beside.exists() else shutil.which("uv")
-    if path is None:
+    from uv import find_uv_bin
+
+    try:
+        path = find_uv_bin()
+    except FileNotFoundError:
         return Finding(name="uv", ok=False, found="none", remedy="pip install uv")
     return Finding(name="uv", ok=True, found=f"{_output(Path(path), '--version')} at {path}")
 
 
-def _processors() -> Finding:
+def _processors(machine: Machine) -> Finding:
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    level = cpu_level(_cpu_flags())
-    if level is None:
-        found = f"{allowed} of {os.cpu_count()}, instruction set not known"
-        return Finding(name="processors", ok=True, found=found)
-    ok = level >= "x86-64-v3"
+    found = f"{allowed} of {os.cpu_count()}"
+    if not machine.flags:
+        return Finding(name="processors", ok=True, found=f"{found}, instruction set not known")
+    level = cpu_level(machine.flags)
+    ok = level is not None and level >= Hardware().cpu
+    able = level or "native"
     return Finding(
         name="processors",
         ok=ok,
-        found=f"{allowed} of {os.cpu_count()}, {level}",
-        remedy=None if ok else f'Only recipes with [hardware] cpu = "{level}" can be built here',
+        found=f"{found}, {level or 'older than x86-64-v2'}",
+        remedy=None if ok else f'Only recipes with [hardware] cpu = "{able}" can be built here',
     )
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
-
-
-def cpu_level(flags: frozenset[str]) -> str | None:
-    """The highest level of x86-64 whose instructions are all there; None: not an x86-64."""
-    level = "x86-64" if "lm" in flags else None
-    for name, needed in _LEVELS.items():
-        if level is None or not flags.issuperset(needed.split()):
-            return level
-        level = name
-    return level
 
 
 def _memory() -> Finding:
@@ -216,16 +189,16 @@ def _memory() -> Finding:
     return Finding(name="memory", ok=True, found=found)
 
 
-def _gpus() -> Finding:
-    if shutil.which("nvidia-smi") is None:
-        return Finding(name="GPUs", ok=True, found="none (no nvidia-smi)")
-    query = ("--query-gpu=index,name,memory.total,driver_version", "--format=csv,noheader")
-    found = _output(Path("nvidia-smi"), *query)
-    return Finding(name="GPUs", ok=True, found=found or "none (nvidia-smi lists none)")
+def _gpus(machine: Machine) -> Finding:
+    found = "\n".join(
+        f"{gpu.name}, {gpu.memory_bytes / GIB:.1f} GiB, driver {gpu.driver}" for gpu in machine.gpus
+    )
+    why_none = "nvidia-smi lists none" if shutil.which("nvidia-smi") else "no nvidia-smi"
+    return Finding(name="GPUs", ok=True, found=found or f"none ({why_none})")
 
 
-def _output(program: Path | None, *arguments: str) -> str:
+def _output(program: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [str(program), *arguments], capture_output=True, text=True, check=False, timeout=30
+        [program, *arguments], capture_output=True, text=True, check=False, timeout=30
     )
     return (done.stdout or done.stderr).strip()

@@ -233,16 +233,21 @@ def _check_cpu(recipe: Recipe, machine: Machine) -> None:
     missing = [flag for flag in LEVELS.get(wanted, ()) if flag not in machine.flags]
     if not missing:
         return
-    able = [level for level, flags in LEVELS.items() if machine.flags.issuperset(flags)]
     hint = "Build it on a newer machine"
-    if able:
-        hint += f', or declare another in the recipe, with other bits: cpu = "{able[-1]}"'
+    if able := cpu_level(machine.flags):
+        hint += f', or declare another in the recipe, with other bits: cpu = "{able}"'
     raise UnavailableError(
         f"{recipe.where('hardware.cpu')}: this CPU lacks instructions that recipe"
         f" '{recipe.name}' is pinned to",
         facts=[("wanted", wanted), ("found", f"{machine.model} without {' '.join(missing)}")],
         hint=hint + ".",
     )
+
+
+def cpu_level(flags: frozenset[str]) -> str | None:
+    """The highest level whose instructions are all there."""
+    able = [level for level, needed in LEVELS.items() if flags.issuperset(needed)]
+    return able[-1] if able else None
 
 
 def fitting_gpus(hardware: Hardware, machine: Machine) -> tuple[int, ...]:

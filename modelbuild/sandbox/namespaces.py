@@ -131,7 +131,7 @@ def _named_by(said: str, bwrap: Path) -> list[Obstacle]:
     return []
 
 
-def namespace_obstacles(bwrap: Path | None) -> list[Obstacle]:
+def namespace_obstacles(bwrap: Path) -> list[Obstacle]:
     """What is known to forbid namespaces and is in force here; most are harmless for root."""
     found = []
     for setting, allowing in (
@@ -155,8 +155,8 @@ def namespace_obstacles(bwrap: Path | None) -> list[Obstacle]:
     return found
 
 
-def _apparmor(bwrap: Path | None) -> Obstacle:
-    profile = BWRAP_PROFILE.format(bwrap=bwrap or "/usr/bin/bwrap")
+def _apparmor(bwrap: Path) -> Obstacle:
+    profile = BWRAP_PROFILE.format(bwrap=bwrap)
     return Obstacle(
         name="AppArmor",
         found="kernel.apparmor_restrict_unprivileged_userns = 1",
