@@ -356,7 +356,7 @@ def test_a_newer_schema_asks_for_an_update() -> None:
         "model.lock:2: written by another version of modelbuild\n"
         "  wanted: schema = 1\n"
         "  found:  schema = 2\n"
-        "Update modelbuild: pip install --upgrade modelbuild"
+        "Update modelbuild."
     )
 
 

@@ -247,7 +247,7 @@ def _check_schema(root: Table) -> None:
         raise InvalidInputError(
             f"{root.where('schema')}: written by another version of modelbuild",
             facts=[("wanted", f"schema = {SCHEMA}"), ("found", f"schema = {schema}")],
-            hint="Update modelbuild: pip install --upgrade modelbuild",
+            hint="Update modelbuild.",
         )
 
 
