@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from modelbuild.draft.script import Module
 from modelbuild.sandbox.explain import DISTRIBUTIONS
+from modelbuild.spec.package_names import normalised_name
 from modelbuild.spec.recipe_environment import is_common_requirement
 
 PACKAGES = {
@@ -58,16 +58,12 @@ class Installed:
         modules: dict[str, set[str]] = {}
         folders = [str(path) for path in prefix.glob("lib/python3*/site-packages")]
         for distribution in distributions(path=folders) if folders else ():
-            name = normalised(distribution.metadata["Name"] or "")
+            name = normalised_name(distribution.metadata["Name"] or "")
             versions[name] = distribution.version
             tops = {path.parts[0].partition(".")[0] for path in distribution.files or ()}
             for top in tops:
                 modules.setdefault(top, set()).add(name)
         return cls(versions=versions, modules={k: frozenset(v) for k, v in modules.items()})
-
-
-def normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def packages_for(
@@ -100,6 +96,6 @@ def _package(module: str, installed: Installed) -> str:
     """What is installed knows best; then the table; then the module's own name."""
     parts = module.split(".")
     names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    known = next((PACKAGES[name] for name in names if name in PACKAGES), normalised(parts[0]))
+    known = next((PACKAGES[name] for name in names if name in PACKAGES), normalised_name(parts[0]))
     bringing = installed.modules.get(parts[0], frozenset())
     return known if known in bringing or not bringing else min(bringing)

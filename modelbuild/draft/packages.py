@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from modelbuild.draft.module_names import Installed, normalised, packages_for, requirement
+from modelbuild.draft.module_names import Installed, packages_for, requirement
 from modelbuild.draft.recipe import Draft
+from modelbuild.spec.package_names import normalised_name
 
 _LISTS = ("requirements.in", "requirements.txt")
 
@@ -46,7 +47,7 @@ def listed_packages(folder: Path, imported: Packages) -> Packages | None:
     if not path:
         return None
     comment = f"model.lock pins the versions that {path} leaves open, and all that these need."
-    text = normalised(folder.joinpath(path).read_text(encoding="utf-8", errors="replace"))
+    text = normalised_name(folder.joinpath(path).read_text(encoding="utf-8", errors="replace"))
     names = [re.split("=", value)[0] for value in imported.values]
     unnamed = [name for name in names if name not in text]
     if unnamed:

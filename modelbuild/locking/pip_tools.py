@@ -23,6 +23,7 @@ from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.locking import uv
 from modelbuild.locking.resolver import Question, Release
 from modelbuild.locking.wheels import architecture
+from modelbuild.spec.package_names import normalised_name
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
 _FIRST_PIP_WITH_DATES = 26
@@ -140,7 +141,7 @@ def _accepted(path: Path) -> dict[str, tuple[str, frozenset[str]]]:
     accepted: dict[str, tuple[str, frozenset[str]]] = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if pin := _PIN.match(line):
-            name = re.sub(r"[-_.]+", "-", pin["name"]).lower()
+            name = normalised_name(pin["name"])
             digests = frozenset(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
             accepted[name] = (pin["version"], digests)
     return accepted

@@ -14,6 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from modelbuild.errors import InvalidInputError
+from modelbuild.spec.package_names import normalised_name
 from modelbuild.spec.recipe import Recipe
 from modelbuild.spec.recipe_fields import without_logins
 
@@ -62,12 +63,11 @@ def normalised(text: str, where: str) -> str:
     extras = sorted(set(re.findall(r"[a-z0-9-]+", plain["extras"] or "")))
     versions = sorted(set(re.sub(r"\s", "", plain["versions"] or "").split(",")))
     between = f"[{','.join(extras)}]" if extras else ""
-    return _canonical(plain["name"]) + between + ",".join(versions)
+    return normalised_name(plain["name"]) + between + ",".join(versions)
 
 
 def _parsed(text: str, where: str) -> str:
     from packaging.requirements import InvalidRequirement, Requirement
-    from packaging.utils import canonicalize_name
 
     if _LOCATION.match(text):
         _refuse_location(text, where)
@@ -84,8 +84,8 @@ def _parsed(text: str, where: str) -> str:
         ) from None
     if requirement.url:
         _refuse_location(text, where)
-    requirement.name = canonicalize_name(requirement.name)
-    requirement.extras = {canonicalize_name(extra) for extra in requirement.extras}
+    requirement.name = normalised_name(requirement.name)
+    requirement.extras = {normalised_name(extra) for extra in requirement.extras}
     return str(requirement)
 
 
@@ -96,10 +96,6 @@ def _refuse_location(text: str, where: str) -> NoReturn:
         hint="The lock says what a wheel is; where it comes from is pip's or uv's configuration. "
         "A folder of wheels does for find-links; your own modules belong under [code].",
     )
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 # -- pyproject.toml -------------------------------------------------------------------------------
@@ -126,7 +122,7 @@ def _of_project(recipe: Recipe, workspace: Path) -> Iterator[str]:
         texts += _extra(project, extra, shown, recipe.where("environment.extras"))
     found = [normalised(text, shown) for text in texts]
     _refuse_sources(content, found, shown)
-    own = _canonical(str(project.get("name", "")))
+    own = normalised_name(str(project.get("name", "")))
     return (text for text in found if _name(text) != own)
 
 
@@ -139,19 +135,19 @@ def _extra(
 ) -> Iterator[str]:
     """An extra's requirements, with those of the project's other extras that it names."""
     groups = project.get("optional-dependencies", {})
-    extras = {_canonical(name): _strings(groups, name, shown) for name in groups}
-    if _canonical(extra) not in extras:
+    extras = {normalised_name(name): _strings(groups, name, shown) for name in groups}
+    if normalised_name(extra) not in extras:
         raise InvalidInputError(
             f"{where}: {shown} has no extra '{extra}'",
             facts=[("found", ", ".join(sorted(extras)) or "no extras")],
         )
-    own = _canonical(str(project.get("name", "")))
-    for text in extras[_canonical(extra)]:
+    own = normalised_name(str(project.get("name", "")))
+    for text in extras[normalised_name(extra)]:
         yield text
         requirement = normalised(text, shown)
         if _name(requirement) == own and (named := re.search(r"\[(.*?)\]", requirement)):
-            for other in {*named[1].split(",")} - seen - {_canonical(extra)}:
-                yield from _extra(project, other, shown, where, seen | {_canonical(extra)})
+            for other in {*named[1].split(",")} - seen - {normalised_name(extra)}:
+                yield from _extra(project, other, shown, where, seen | {normalised_name(extra)})
 
 
 def _refuse_sources(content: Mapping[str, Any], requires: list[str], shown: str) -> None:
@@ -160,7 +156,7 @@ def _refuse_sources(content: Mapping[str, Any], requires: list[str], shown: str)
     names = {_name(text) for text in requires}
     for name, source in sources.items():
         entries = source if isinstance(source, list) else [source]
-        if _canonical(name) in names and any("index" not in entry for entry in entries):
+        if normalised_name(name) in names and any("index" not in entry for entry in entries):
             raise InvalidInputError(
                 f"{shown}: [tool.uv.sources] takes '{name}' from elsewhere than an index",
                 hint="Build a wheel of it into a folder that find-links names, or put its modules "

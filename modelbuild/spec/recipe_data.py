@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from modelbuild.spec.package_names import normalised_name
 from modelbuild.spec.recipe import (
     Data,
     LocationData,
@@ -57,7 +58,7 @@ def package_name(table: Table, key: str, name: str) -> str:
             wanted="a name as in 'scikit-learn'",
             found=printable(name) or "an empty string",
         )
-    return re.sub(r"[-_.]+", "-", name).lower()
+    return normalised_name(name)
 
 
 def _kind(table: Table) -> str:
