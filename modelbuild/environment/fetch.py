@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.environment.child import dying_with_us
-from modelbuild.environment.indexes import scrubbed, uv_variables
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.errors import DigestMismatchError, ModelbuildError, UnavailableError
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
+from modelbuild.spec.logins import without_logins
 
 _SHOWN = ("Downloading ", "Building ")
 """Of uv's lines, those that tell why it takes long. A download's has its size."""
@@ -107,7 +108,7 @@ def _run(
             for line in process.stderr:
                 said.append(line)
                 if line.strip().startswith(_SHOWN):
-                    on_progress(scrubbed(line.strip()))
+                    on_progress(without_logins(line.strip()))
         except BaseException:
             process.kill()
             raise
@@ -153,5 +154,5 @@ def _unavailable(
 def _what(said: str) -> list[tuple[str, str]]:
     """uv's own words, from its error on, without credentials."""
     error = said[said.find("error:") :] if "error:" in said else said
-    lines = [line.rstrip() for line in scrubbed(error).splitlines() if line.strip()]
+    lines = [line.rstrip() for line in without_logins(error).splitlines() if line.strip()]
     return [("uv says", "\n".join(lines))]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from modelbuild.errors import ModelbuildError
+from modelbuild.spec.logins import without_logins
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -95,18 +96,13 @@ def narrowing_settings() -> tuple[str, ...]:
             found.append(f"{name}: {what} {os.environ[name]}")
     for path, settings in _uv_files(workspace=False):
         found += [f"{path}: {key} {settings[key]}" for key in _NARROWING_KEYS if key in settings]
-    return tuple(scrubbed(text) for text in found)
+    return tuple(without_logins(text) for text in found)
 
 
 def pip_settings() -> Mapping[str, str]:
     """pip's configuration by option, as `pip install` would read it: files and variables."""
     relevant = ("PIP_", "XDG_CONFIG", "HOME")
     return _pip_settings(tuple(sorted(i for i in os.environ.items() if i[0].startswith(relevant))))
-
-
-def scrubbed(text: str) -> str:
-    """`text` without the user names and passwords in its URLs."""
-    return re.sub(r"://[^/\s]*@", "://", text)
 
 
 @lru_cache(maxsize=8)
@@ -123,7 +119,7 @@ def _pip_settings(_environment: tuple[tuple[str, str], ...]) -> Mapping[str, str
             return {}
         raise ModelbuildError(
             "pip's configuration can't be read",
-            facts=[("pip says", scrubbed(done.stderr.strip()))],
+            facts=[("pip says", without_logins(done.stderr.strip()))],
             hint="See: python -m pip config debug",
         )
     settings: dict[str, str] = {}

@@ -15,9 +15,10 @@ from modelbuild.environment.host_python import (
     layout_digest,
     write_layout,
 )
-from modelbuild.environment.indexes import scrubbed, uv_variables
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.spec.digest import Digest
+from modelbuild.spec.logins import without_logins
 from modelbuild.store.store import Store
 
 PLACE = "/build/python"
@@ -199,7 +200,7 @@ def _not_installed(request: str) -> UnavailableError:
 
 def _not_asked(request: str, said: str) -> UnavailableError:
     """For what keeps uv from looking, and for a Python first in its way that does not run."""
-    words = scrubbed(said[max(0, said.find("error:")) :]).strip()
+    words = without_logins(said[max(0, said.find("error:")) :]).strip()
     return UnavailableError(
         f"uv can't look for CPython {request}",
         facts=[("uv says", words if len(words) <= _SHOWN else f"{words[:_SHOWN]}...")],

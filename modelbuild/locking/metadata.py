@@ -24,9 +24,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from modelbuild.environment.indexes import IndexAccess, scrubbed, uv_variables
+from modelbuild.environment.indexes import IndexAccess, uv_variables
 from modelbuild.errors import DigestMismatchError, ModelbuildError
 from modelbuild.locking.resolver import OfferedFile
+from modelbuild.spec.logins import without_logins
 
 _TAIL = 64 * 1024
 """Bytes of a wheel's end that hold the archive's index and, as a rule, METADATA."""
@@ -64,7 +65,7 @@ def _describe(file: OfferedFile, cache: Path | None, access: IndexAccess) -> Fil
             f"the metadata of {file.filename} can't be read",
             facts=[
                 ("from", urlsplit(file.url).hostname or urlsplit(file.url).path),
-                ("because", scrubbed(str(e))),
+                ("because", without_logins(str(e))),
             ],
         ) from None
     if cached:

@@ -18,11 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from modelbuild.environment.indexes import pip_settings, scrubbed, uv_variables
+from modelbuild.environment.indexes import pip_settings, uv_variables
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.locking import uv
 from modelbuild.locking.resolver import Question, Release
 from modelbuild.locking.wheels import architecture
+from modelbuild.spec.logins import without_logins
 from modelbuild.spec.package_names import normalised_name
 
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)")
@@ -107,7 +108,7 @@ def _interpreter(question: Question, folder: Path) -> list[str]:
             command, capture_output=True, text=True, check=False, env=uv_variables()
         )
         if done.returncode != 0:
-            found = scrubbed(done.stderr.rpartition("error: ")[2].strip())[:500]
+            found = without_logins(done.stderr.rpartition("error: ")[2].strip())[:500]
             raise _unavailable("needs a Python of the target's version", question.python, found)
     return [str(environment / "bin" / "python")]
 
@@ -177,7 +178,7 @@ def _with_files(
 
 
 def _error(stderr: str, question: Question) -> ModelbuildError:
-    text = scrubbed(stderr)
+    text = without_logins(stderr)
     if missing := re.search(r"No matching distribution found for ([A-Za-z0-9._-]+)", text):
         # pip does not say what there is instead; uv does.
         try:

@@ -14,9 +14,9 @@ from pathlib import Path, PurePath
 from typing import Any, NoReturn
 
 from modelbuild.errors import InvalidInputError
+from modelbuild.spec.logins import without_logins
 from modelbuild.spec.package_names import normalised_name
 from modelbuild.spec.recipe import Recipe
-from modelbuild.spec.recipe_fields import without_logins
 
 CONSTRAINT = "-c "
 """Begins those of `requirements_of` that only narrow a version, as in pip's requirements files."""

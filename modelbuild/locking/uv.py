@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from modelbuild.environment.indexes import scrubbed, uv_variables
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.locking.resolver import OfferedFile, Question, Release
+from modelbuild.spec.logins import without_logins
 
 _UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled", "dns error")
 
@@ -131,7 +132,7 @@ def _offered(file: Mapping[str, Any], folder: Path) -> OfferedFile:
 
 def resolution_error(stderr: str, question: Question) -> ModelbuildError:
     """uv's reason in our words where it is about wheels or the network, else in its own."""
-    text = scrubbed(stderr)
+    text = without_logins(stderr)
     if no_wheel := _no_wheel(text):
         return NoWheelError(*no_wheel, question)
     if any(sign in text for sign in _UNREACHABLE):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from modelbuild.errors import DigestMismatchError
 from modelbuild.sources.source import Found, SourceAbsentError, SourceContext, publish
 from modelbuild.spec.digest import Digest
+from modelbuild.spec.logins import split_query
 from modelbuild.spec.recipe import UrlData
 from modelbuild.store.tree import reading, shown
 
@@ -156,11 +157,8 @@ def _ascii_url(url: str) -> str:
 
 
 def _shown_url(url: str) -> str:
-    """Without user, password and query, which may hold what gives access."""
-    start, question, _ = url.partition("?")
-    scheme, slashes, rest = start.partition("://")
-    authority, slash, path = rest.partition("/")
-    return f"{scheme}{slashes}{authority.rpartition('@')[2]}{slash}{path}" + "?..." * bool(question)
+    start, has_query = split_query(url)
+    return f"{start}?..." if has_query else start
 
 
 def _file_name(url: str) -> str:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from modelbuild.spec.logins import split_query
+
 ParamValue: TypeAlias = "str | int | float | bool | tuple[ParamValue, ...]"
 
 
@@ -107,10 +109,7 @@ def declaration(data: Data) -> str:
         case LocationData(location=location, path=path, folder=folder):
             return f"location {location}" + (f" {path}" if path else "") + "/" * folder
         case UrlData(url=url, sha256=sha256, unpack=unpack):
-            # Signed URLs carry a credential in the query.
-            scheme, separator, rest = url.partition("?")[0].partition("://")
-            authority, slash, path = rest.partition("/")
-            words = [f"url {scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"]
+            words = [f"url {split_query(url)[0]}"]
             words += [f"sha256:{sha256}"] if sha256 else []
             words += [] if unpack is None else [f"unpack={str(unpack).lower()}"]
             return " ".join(words)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from modelbuild.spec.logins import without_logins
 from modelbuild.spec.recipe import Environment
 from modelbuild.spec.recipe_data import package_name
-from modelbuild.spec.recipe_fields import Table, describe, listing, printable, without_logins
+from modelbuild.spec.recipe_fields import Table, describe, listing, printable
 from modelbuild.spec.recipe_paths import workspace_path
 
 _PACKAGES = ("packages", "project", "requirements")

@@ -69,11 +69,6 @@ def printable(text: str) -> str:
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
-def without_logins(text: str) -> str:
-    """`text` without the user names and passwords in its URLs, also those that lack a scheme."""
-    return re.sub(r"(://|(?<!\S)(?=[^\s/@]+:))[^/\s]*@", r"\1", text)
-
-
 class Source:
     """Where a recipe stands."""
 
