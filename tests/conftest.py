@@ -154,7 +154,11 @@ class Tiny:
 
 @pytest.fixture
 def tiny(tmp_path: Path, store: Store) -> Tiny:
-    workspace = Tiny(tmp_path / "workspace")
+    return make_tiny(tmp_path / "workspace")
+
+
+def make_tiny(root: Path, **environment: str) -> Tiny:
+    workspace = Tiny(root, environment)
     workspace.write("recipe.toml", RECIPE)
     workspace.write("train.py", TRAIN)
     workspace.write("evaluate.py", EVALUATE)

@@ -126,10 +126,8 @@ def test_a_daemon_is_killed_and_reported(tiny: Tiny) -> None:
         + "import subprocess\n"
         + "subprocess.Popen(['sleep', '1234'], start_new_session=True)",
     )
-    started = time.monotonic()
     ran = tiny.run("build")
     assert ran.code == 0, ran.err
-    assert time.monotonic() - started < 60
     assert "note: killed after the stage ended: sleep 1234" in ran.err
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import struct
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -609,7 +608,7 @@ def test_largest_differences_of_huge_differences_are_over_the_first_of_them(
     )
 
 
-def test_few_differences_in_a_large_tensor_are_found_fast_and_in_constant_memory(
+def test_few_differences_in_a_large_tensor_are_found_in_constant_memory(
     outputs: Outputs,
 ) -> None:
     size = 16_000_000
@@ -620,16 +619,13 @@ def test_few_differences_in_a_large_tensor_are_found_fast_and_in_constant_memory
     np.save(outputs.second / "a.npy", second)
     del first, second
     tracemalloc.start()
-    started = time.perf_counter()
     (file,) = outputs.compare().files
-    seconds = time.perf_counter() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert file.tensors[0].difference is not None
     assert file.tensors[0].difference.differing == 2
     assert file.tensors[0].difference.first == (5_000_000,)
     assert peak < 16 << 20
-    assert seconds < 5
 
 
 def test_names_of_tensors_are_shown_on_one_short_line() -> None:

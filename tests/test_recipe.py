@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import timeit
 import tomllib
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -1490,8 +1489,3 @@ def test_reading_a_recipe_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], input=EXAMPLE.encode(), capture_output=True, check=True
     )
     assert done.stdout.decode().strip() == ""
-
-
-def test_reading_a_recipe_takes_less_than_three_milliseconds() -> None:
-    seconds = min(timeit.repeat(lambda: parse(EXAMPLE), number=1, repeat=9))
-    assert seconds < 0.003

@@ -1,7 +1,6 @@
 """Requirements to one locked environment, on indexes of our own."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -271,9 +270,7 @@ def test_locking_again_reads_no_wheel(wheels: Path, monkeypatch: pytest.MonkeyPa
         only_packages_from(monkeypatch, index_url=index.url, uv_cache=wheels / "uv")
         before = resolve("alpha", "beta", "gamma")
         index.requests.clear()
-        start = time.perf_counter()
         assert resolve("alpha", "beta", "gamma", previous=before) == before
-        assert time.perf_counter() - start < 5
         assert [path for _, path in index.requests if path.startswith("/files/")] == []
 
 
@@ -634,6 +631,4 @@ def test_the_configured_indexes_give_the_cpu_build_of_torch(tmp_path: Path) -> N
     assert [name for name in versions(locked) if name.startswith("nvidia")] == []
     assert all(wheel.bytes > 1000 and wheel.licence != "unknown" for wheel in locked.wheels)
 
-    start = time.perf_counter()
     assert resolve(*requires, python="3.11.7", cache=tmp_path, previous=locked) == locked
-    assert time.perf_counter() - start < 5

@@ -5,26 +5,60 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Tiny, how
+from conftest import Tiny, how, make_tiny, share_interpreter
+from test_build import wait_for
 
-from modelbuild.build.unchanged import TRUSTED_AFTER_NS, Decided, recall, remember
-from modelbuild.store.store import Store
+from modelbuild.build.unchanged import Decided, recall, remember
+from modelbuild.store.store import Store, remove_tree
+
+
+@pytest.fixture(scope="module")
+def built(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    interpreter_object: Path,
+) -> Iterator[list[Tiny]]:
+    """A workspace for each test: the seconds until files are trusted pass for all at once."""
+    workspaces = []
+    for _ in range(sum("settled" in item.fixturenames for item in request.session.items)):
+        folder = tmp_path_factory.mktemp("built")
+        share_interpreter(folder / "store", interpreter_object)
+        tiny = make_tiny(folder / "workspace", MODELBUILD_STORE=str(folder / "store"))
+        tiny.replace("recipe.toml", 'path = "numbers.txt"', 'path = "numbers"')
+        tiny.replace("train.py", "open(sys.argv[1])", "open(sys.argv[1] + '/a')")
+        tiny.write("numbers/a", "1\n2\n3\n")
+        tiny.build()
+        workspaces.append(tiny)
+    stores = [store_of(tiny) for tiny in workspaces]
+    yield workspaces
+    for store in stores:
+        remove_tree(store.root)
+
+
+def store_of(tiny: Tiny) -> Store:
+    return Store(Path(tiny.environment["MODELBUILD_STORE"]))
 
 
 @pytest.fixture
-def settled(tiny: Tiny, store: Store) -> Tiny:
+def settled(built: list[Tiny]) -> Tiny:
     """A workspace whose build is answered from memory."""
-    tiny.replace("recipe.toml", 'path = "numbers.txt"', 'path = "numbers"')
-    tiny.replace("train.py", "open(sys.argv[1])", "open(sys.argv[1] + '/a')")
-    tiny.write("numbers/a", "1\n2\n3\n")
-    tiny.build()
-    time.sleep(TRUSTED_AFTER_NS / 1e9 + 0.1)
-    tiny.build()
-    assert len(list((store.root / "unchanged").iterdir())) == 1
+    tiny = built.pop()
+
+    def is_kept() -> bool:
+        tiny.build()
+        return (store_of(tiny).root / "unchanged").exists()
+
+    wait_for(is_kept)
     return tiny
+
+
+@pytest.fixture
+def store(settled: Tiny) -> Store:
+    return store_of(settled)
 
 
 def test_the_same_answer_comes_from_memory(settled: Tiny, store: Store) -> None:
@@ -70,9 +104,12 @@ def test_a_removed_link_is_made_again(settled: Tiny) -> None:
     assert (settled.root / "result-tiny").is_symlink()
 
 
-def test_other_options_are_another_question(settled: Tiny) -> None:
-    assert settled.run("build", "--locked").code == 0
-    assert settled.run("build", "--isolation", "none", "--json").json["stages"]["train"]["how"]
+def test_other_options_are_another_question(settled: Tiny, store: Store) -> None:
+    for other in (["--locked"], ["--isolation", "none"]):
+        assert how(settled.build(*other)) == {"train": "valid", "evaluate": "valid"}
+    (store.root / "realisations").rename(store.root / "hidden")
+    assert how(settled.build()) == {"train": "valid", "evaluate": "valid"}
+    assert how(settled.build("--dry-run")) == {"train": "would build", "evaluate": "would build"}
 
 
 def test_a_file_that_changed_just_now_is_not_trusted(tmp_path: Path) -> None:
