@@ -8,36 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from modelbuild.draft.script import Module
-from modelbuild.sandbox.explain import DISTRIBUTIONS
-from modelbuild.spec.package_names import normalised_name
+from modelbuild.spec.package_names import DISTRIBUTIONS, normalised_name
 from modelbuild.spec.recipe_environment import is_common_requirement
-
-PACKAGES = {
-    **DISTRIBUTIONS,
-    "Bio": "biopython",
-    "Levenshtein": "levenshtein",
-    "docx": "python-docx",
-    "fitz": "pymupdf",
-    "git": "gitpython",
-    "google.cloud.storage": "google-cloud-storage",
-    "hydra": "hydra-core",
-    "igraph": "python-igraph",
-    "jose": "python-jose",
-    "magic": "python-magic",
-    "mpl_toolkits": "matplotlib",
-    "pkg_resources": "setuptools",
-    "pptx": "python-pptx",
-    "pylab": "matplotlib",
-    "ruamel.yaml": "ruamel-yaml",
-    "serial": "pyserial",
-    "slugify": "python-slugify",
-    "tensorflow_datasets": "tensorflow-datasets",
-    "tree": "dm-tree",
-    "usb": "pyusb",
-    "wx": "wxpython",
-    "zmq": "pyzmq",
-}
-"""By name of import, where it is another than the package's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +68,8 @@ def _package(module: str, installed: Installed) -> str:
     """What is installed knows best; then the table; then the module's own name."""
     parts = module.split(".")
     names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    known = next((PACKAGES[name] for name in names if name in PACKAGES), normalised_name(parts[0]))
+    known = next(
+        (DISTRIBUTIONS[name] for name in names if name in DISTRIBUTIONS), normalised_name(parts[0])
+    )
     bringing = installed.modules.get(parts[0], frozenset())
     return known if known in bringing or not bringing else min(bringing)

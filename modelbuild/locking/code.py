@@ -10,14 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 from modelbuild.errors import InvalidInputError, ModelbuildError
+from modelbuild.sources.workspace import LOCK_NAME
 from modelbuild.spec.digest import Digest
+from modelbuild.spec.globs import glob_parts, has_wildcard, plain_parts
 from modelbuild.spec.lock import LockedFile
 from modelbuild.spec.recipe import Recipe, Stage
 
-_WILDCARDS = frozenset("*?[")
 _NOT_CODE = frozenset({"__pycache__", "node_modules"})
-_LOCK_NAME = "model.lock"
-"""It holds the digests of the code, so it can't be code."""
 _COMPARED = 2000
 """Names in which the nearest is looked for: comparing more takes seconds."""
 
@@ -39,7 +38,7 @@ def recipe_code(recipe: Recipe, folder: Path) -> dict[str, LockedFile]:
     found: dict[str, LockedFile] = {}
     for pattern in recipe.code:
         paths = set(_files(str(folder), _parts(recipe, pattern)))
-        if split_glob(pattern) != (recipe.path.name,):
+        if glob_parts(pattern) != (recipe.path.name,):
             paths.discard(recipe.path.name)
         if not paths:
             raise _matches_nothing(recipe, folder, pattern)
@@ -50,9 +49,8 @@ def recipe_code(recipe: Recipe, folder: Path) -> dict[str, LockedFile]:
 
 def code_folders(folder: Path, pattern: str) -> Iterator[str]:
     """The folders that decide what a pattern takes in: a new file in one of them may be code."""
-    parts = split_glob(pattern)
-    plain = next((i for i, part in enumerate(parts) if _has_wildcard(part)), len(parts))
-    top = os.path.join(folder, *parts[:plain])
+    parts = glob_parts(pattern)
+    top = os.path.join(folder, *parts[: plain_parts(parts)])
     if not os.path.isdir(top):
         return
     for place, folders, _ in os.walk(top):
@@ -61,8 +59,8 @@ def code_folders(folder: Path, pattern: str) -> Iterator[str]:
 
 
 def _parts(recipe: Recipe, pattern: str) -> _Parts:
-    parts = split_glob(pattern)
-    if parts[-1:] == (_LOCK_NAME,):
+    parts = glob_parts(pattern)
+    if parts[-1:] == (LOCK_NAME,):
         raise InvalidInputError(
             f"{recipe.where('code.include')}: the lock can't be code",
             facts=[("found", pattern)],
@@ -71,14 +69,9 @@ def _parts(recipe: Recipe, pattern: str) -> _Parts:
     return parts
 
 
-def split_glob(pattern: str) -> _Parts:
-    parts = tuple(part for part in pattern.split("/") if part not in ("", "."))
-    return (*parts, "*") if parts[-1:] == ("**",) else parts
-
-
 def glob_matches(path: _Parts, glob: _Parts) -> bool:
     """Whether a glob, or a folder named plainly, takes in the path. Wildcards skip hidden names."""
-    if not any(map(_has_wildcard, glob)):
+    if not any(map(has_wildcard, glob)):
         return path[: len(glob)] == glob and all(map(_visible, path[len(glob) :]))
     if not path:
         return False
@@ -90,17 +83,13 @@ def glob_matches(path: _Parts, glob: _Parts) -> bool:
     return len(path) == 1 if len(glob) == 1 else glob_matches(path[1:], glob[1:])
 
 
-def _has_wildcard(pattern: str) -> bool:
-    return not _WILDCARDS.isdisjoint(pattern)
-
-
 def _visible(name: str) -> bool:
     return not name.startswith(".")
 
 
 def _files(root: str, glob: _Parts) -> Iterator[str]:
     """The files below `root` that the glob takes in, and links that may be to files."""
-    plain = next((i for i, part in enumerate(glob) if _has_wildcard(part)), len(glob))
+    plain = plain_parts(glob)
     for end in range(1, plain):
         if os.path.islink(os.path.join(root, *glob[:end])):
             return
@@ -127,7 +116,7 @@ def _walk(root: str, folder: str, depth: int | None) -> Iterator[str]:
         if item.is_dir(follow_symlinks=False):
             if depth != 1 and _holds_code(item):
                 yield from _walk(root, f"{path}/", depth and depth - 1)
-        elif item.name != _LOCK_NAME and _may_be_code(item):
+        elif item.name != LOCK_NAME and _may_be_code(item):
             yield path
 
 
@@ -183,12 +172,12 @@ def _unreadable(path: str, error: OSError) -> ModelbuildError:
 def _matches_nothing(recipe: Recipe, folder: Path, pattern: str) -> InvalidInputError:
     where = recipe.where("code.include")
     facts = [("wanted", pattern)]
-    link = _link_to_folder(folder, split_glob(pattern))
+    link = _link_to_folder(folder, glob_parts(pattern))
     if link:
         facts.append(("found", f"{link}, a link to a folder; such links are not followed"))
     elif nearest := _nearest(pattern, _walk(str(folder), "", None)):
         facts.append(("nearest", nearest))
-    problem = "matches no file" if _has_wildcard(pattern) else "does not exist"
+    problem = "matches no file" if has_wildcard(pattern) else "does not exist"
     return InvalidInputError(f"{where}: code '{pattern}' {problem}", facts=facts)
 
 
@@ -226,7 +215,7 @@ def stage_code(
 
 
 def _named(stage: Stage, pattern: str, files: Mapping[str, bytes], where: str | None) -> set[str]:
-    glob = split_glob(pattern)
+    glob = glob_parts(pattern)
     found = {path for path in files if glob_matches(tuple(path.split("/")), glob)}
     if not found:
         facts = [("wanted", "part of what [code] include takes in"), ("found", pattern)]

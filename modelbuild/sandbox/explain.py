@@ -8,30 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeAlias
 
+from modelbuild.spec.package_names import DISTRIBUTIONS
+
 WorkspaceHas: TypeAlias = Callable[[str], bool]
 """Whether a path, relative to the recipe or the workspace, exists."""
 
 CODE_SUFFIXES = {".cfg", ".ini", ".json", ".py", ".pyx", ".sh", ".toml", ".yaml", ".yml"}
 OWN_FOLDERS = ("/build/", "/tmp/", "/usr/", "/etc/", "/proc/", "/dev/", "/sys/", "/lib")  # noqa: S108
-DISTRIBUTIONS = {
-    "attr": "attrs",
-    "bs4": "beautifulsoup4",
-    "cv2": "opencv-python-headless",
-    "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv",
-    "faiss": "faiss-cpu",
-    "google.protobuf": "protobuf",
-    "lightning_fabric": "lightning-fabric",
-    "OpenSSL": "pyopenssl",
-    "PIL": "pillow",
-    "pytorch_lightning": "pytorch-lightning",
-    "sentence_transformers": "sentence-transformers",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "umap": "umap-learn",
-    "yaml": "pyyaml",
-}
-"""By name of import, where it is another than the package's."""
 
 _MISSING_FILE = re.compile(
     r"""No\ such\ file\ or\ directory:?\ b?(?P<quote>['"])(?P<python>.+?)(?P=quote)

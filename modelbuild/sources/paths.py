@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,12 +21,11 @@ from modelbuild.sources.source import (
 )
 from modelbuild.sources.workspace import LOCK_NAME
 from modelbuild.spec.digest import Digest
+from modelbuild.spec.globs import glob_parts, plain_parts
 from modelbuild.spec.recipe import PathData
 from modelbuild.store.copies import copy_file
 from modelbuild.store.stat_cache import CachedTree, Selection
 from modelbuild.store.tree import changed_while_read, reading, shown
-
-_WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +75,10 @@ class PathSource:
         return error(f"{self._title()} does not exist", facts=facts)
 
     def _find_matches(self, expected: Digest | None) -> Found:
-        fixed, wildcards = split_glob(self.data.path)
-        folder = self._inside("/".join(fixed))
+        parts = glob_parts(self.data.path)
+        plain = plain_parts(parts)
+        folder = self._inside("/".join(parts[:plain]))
+        wildcards = parts[plain:]
         matches = self._matches(folder, wildcards, expected)
         cache = self.context.cache
         selection = Selection("/".join(wildcards), matches)
@@ -89,7 +90,7 @@ class PathSource:
         return _found(stored if stored.exists() else self._copy(folder, matches, tree), tree)
 
     def _matches(
-        self, folder: Path, wildcards: list[str], expected: Digest | None
+        self, folder: Path, wildcards: Sequence[str], expected: Digest | None
     ) -> tuple[bytes, ...]:
         found: set[str] = set()
         links: set[str] = set()
@@ -156,16 +157,7 @@ def _nearest_in(folder: Path, name: str, start: Path) -> list[tuple[str, str]]:
     ]
 
 
-def split_glob(pattern: str) -> tuple[list[str], list[str]]:
-    """The parts before the first one with a wildcard, and the rest."""
-    parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    first = next(i for i, part in enumerate(parts) if not _WILDCARDS.isdisjoint(part))
-    if parts[-1] == "**":  # a folder stands for all below it
-        parts.append("*")
-    return parts[:first], parts[first:]
-
-
-def _glob(folder: str, parts: list[str], store: str) -> Iterator[os.DirEntry[str]]:
+def _glob(folder: str, parts: Sequence[str], store: str) -> Iterator[os.DirEntry[str]]:
     """The files, and links to files, below `folder` that match, in any order.
 
     `**` stands for any number of folders. Hidden names match only a part that begins with a

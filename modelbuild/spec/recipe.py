@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from modelbuild.spec.globs import has_wildcard
 from modelbuild.spec.logins import split_query
 
 ParamValue: TypeAlias = "str | int | float | bool | tuple[ParamValue, ...]"
@@ -57,7 +58,7 @@ class PathData:
 
     @property
     def is_glob(self) -> bool:
-        return any(character in self.path for character in "*?[")
+        return has_wildcard(self.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from modelbuild.spec.globs import has_wildcard
 from modelbuild.spec.recipe_fields import Table, printable
 
-_WILDCARDS = "*?["
 _ABSOLUTE = "is absolute"
 ELSEWHERE = 'Data that lives elsewhere is named, and each user maps the name: location = "NAME"'
 
@@ -81,5 +81,5 @@ def path_problem(path: str, above: int, inside: str) -> str | None:
                 return f"leaves {inside}"
         elif part not in ("", "."):
             depth += 1
-            after_wildcard |= any(character in part for character in _WILDCARDS)
+            after_wildcard |= has_wildcard(part)
     return None
