@@ -138,6 +138,25 @@ def test_the_fields_of_a_structured_array_are_its_columns(tmp_path: Path) -> Non
     assert table_shape(tmp_path / "a.npy") == (7, ("id", "größe"))
 
 
+@pytest.mark.filterwarnings("ignore:Stored array in format 3.0")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [("one", "f4")],
+        [("it's", "i4"), ("größe, cm", "M8[s]"), ("名", "S3"), ("o", "O")],
+        [(f"column {number}", "<f8", (2, 3)) for number in range(150)],
+    ],
+)
+def test_fields_have_the_names_that_numpy_wrote(tmp_path: Path, fields: list[tuple]) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(2, dtype=fields), allow_pickle=True)
+    assert table_shape(tmp_path / "a.npy") == (2, tuple(field[0] for field in fields))
+
+
+def test_fields_in_fields_give_rows_alone(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(2, dtype=[("a", [("x", "f4")]), ("b", "f4")]))
+    assert table_shape(tmp_path / "a.npy") == (2, ())
+
+
 def test_an_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.array([{"a": 1}, None]), allow_pickle=True)
     assert table_shape(tmp_path / "a.npy") == (2, ())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, TypeAlias, cast
 
 Shape: TypeAlias = "tuple[int, tuple[str, ...]]"
 """Rows, without the header, and the names of the columns, none where they have no names."""
@@ -19,7 +19,6 @@ Shape: TypeAlias = "tuple[int, tuple[str, ...]]"
 _CHUNK = 1 << 20
 _LONGEST_LINE = 16 << 20
 _MOST_NAMES = 200
-_LONGEST_HEADER = 1 << 20
 
 
 def table_shape(path: Path) -> Shape | None:
@@ -138,17 +137,11 @@ def _json_lines(stream: IO[bytes]) -> Shape | None:
 
 
 def _numpy_array(stream: IO[bytes]) -> Shape | None:
-    """https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html"""
-    import ast
+    from modelbuild.store.tensor_files import numpy_files
 
-    magic, version = stream.read(6), stream.read(2)[0]
-    length = int.from_bytes(stream.read(2 if version == 1 else 4), "little")
-    if magic != b"\x93NUMPY" or length > _LONGEST_HEADER:
-        return None
-    text = stream.read(length).decode("utf-8" if version == 3 else "latin-1")
-    header: dict[str, Any] = ast.literal_eval(text.strip())
-    fields = header["descr"] if isinstance(header["descr"], list) else []
-    return int(header["shape"][0]), tuple(str(field[0]) for field in fields)
+    text, _ = numpy_files.split_header(stream.read(numpy_files.LONGEST_START))
+    shape = numpy_files.header_shape(text)
+    return (shape[0], numpy_files.header_fields(text)) if shape else None
 
 
 def _numpy_archive(stream: IO[bytes]) -> Shape | None:

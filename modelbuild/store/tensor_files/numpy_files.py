@@ -25,10 +25,14 @@ from modelbuild.store.tensor_files.tensor import (
 MAGIC = b"\x93NUMPY"
 MAX_HEADER = 10_000
 """Bytes, as in numpy itself."""
+LONGEST_START = MAX_HEADER + 12
+"""Bytes of a file's start that hold its header, or one that is too long."""
 _FIXED = len(MAGIC) + 2
 _DESCR = re.compile(r"""['"]descr['"]\s*:\s*(['"])([^'"\\]{1,64})\1\s*[,}]""")
 _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)\s*[,}]""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(((?:\s*[0-9]{1,19}\s*,)*\s*(?:[0-9]{1,19})?)\s*\)""")
+_FIELD = r"""\(\s*(?:'([^'\\]*)'|"([^"\\]*)")\s*,\s*'[^'\\]*'\s*(?:,\s*\([0-9,\s]*\)\s*)?\)\s*"""
+_FIELDS = re.compile(rf"""['"]descr['"]\s*:\s*\[\s*((?:{_FIELD},\s*)*{_FIELD})\]""")
 _TYPE = re.compile(r"([<>|=])([a-zA-Z])([0-9]{0,6})(\[[0-9a-zA-Z]*\])?")
 _LETTERS = {"f": "float", "i": "int", "u": "uint", "c": "complex"}
 
@@ -46,12 +50,12 @@ def read_npz(members: Mapping[str, Region]) -> TensorFile:
 
 
 def _array(whole: Region) -> Tensor:
-    text, start = _header(whole)
-    descr, order, shape_text = _DESCR.search(text), _ORDER.search(text), _SHAPE.search(text)
-    if not (descr and order and shape_text):
+    first = whole.part(0, min(whole.length, LONGEST_START))
+    text, start = split_header(next(first.chunks(), b""))
+    descr, order, shape = _DESCR.search(text), _ORDER.search(text), header_shape(text)
+    if not (descr and order and shape is not None):
         raise UnreadableTensorsError("its header describes no plain array of numbers")
     dtype, big_endian = _dtype(descr[2])
-    shape = [int(size) for size in shape_text[1].split(",") if size.strip()]
     data = whole.part(start, whole.length - start)
     if prod(shape) * dtype.itemsize != data.length:
         raise UnreadableTensorsError(f"an array of shape {shape} in {data.length:,} bytes")
@@ -59,9 +63,11 @@ def _array(whole: Region) -> Tensor:
     return tensor_at(data, dtype, shape, strides, big_endian)
 
 
-def _header(whole: Region) -> tuple[str, int]:
-    """The header's text and where the data starts."""
-    start = next(whole.part(0, min(whole.length, MAX_HEADER + 12)).chunks(), b"")
+def split_header(start: bytes) -> tuple[str, int]:
+    """The header's text and where the data starts, from a file's first `LONGEST_START` bytes.
+
+    Raises UnreadableTensorsError.
+    """
     if len(start) < _FIXED + 4 or not start.startswith(MAGIC):
         raise UnreadableTensorsError("it does not start like an .npy file")
     version = start[len(MAGIC)]
@@ -75,8 +81,21 @@ def _header(whole: Region) -> tuple[str, int]:
         )
     end = _FIXED + width + length
     if end > len(start):
-        raise UnreadableTensorsError(f"a header of {length:,} bytes in a file of {whole.length:,}")
-    return start[_FIXED + width : end].decode("utf-8", "replace"), end
+        raise UnreadableTensorsError(f"a header of {length:,} bytes in a file of {len(start):,}")
+    encoding = "utf-8" if version == 3 else "latin-1"
+    return start[_FIXED + width : end].decode(encoding, "replace"), end
+
+
+def header_shape(text: str) -> list[int] | None:
+    """The shape that a header gives; None where it gives none."""
+    shape = _SHAPE.search(text)
+    return [int(size) for size in shape[1].split(",") if size.strip()] if shape else None
+
+
+def header_fields(text: str) -> tuple[str, ...]:
+    """The names of a structured array's fields; none where it has no plain ones."""
+    fields = _FIELDS.search(text)
+    return tuple(one or other for one, other in re.findall(_FIELD, fields[1])) if fields else ()
 
 
 def _dtype(descr: str) -> tuple[DType, bool]:
