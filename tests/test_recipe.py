@@ -582,10 +582,10 @@ MISTAKES = {
         "  wanted: exactly one of path, location, url, package, recipe\n"
         "  found:  path, location",
     ),
-    "a kind of data that is not built yet": Mistake(
+    "a kind of data that is not supported": Mistake(
         'path = "digits.csv"',
         'git = "https://example.org/data"',
-        "10: data of kind 'git' is not built yet\n"
+        "10: data of kind 'git' is not supported\n"
         "  wanted: one of path, location, url, package, recipe\n"
         "  found:  git",
     ),
@@ -817,8 +817,8 @@ MISTAKES = {
     "a base that is reserved": Mistake(
         'packages = ["torch==2.13.0"]',
         'packages = ["torch==2.13.0"]\nbase = "interpreter"',
-        "7: 'base' in [environment] can only be 'host' for now\n"
-        "  wanted: host; others, as 'interpreter', are reserved and not built yet\n"
+        "7: 'base' in [environment] is not 'host'\n"
+        "  wanted: host; others are not supported\n"
         "  found:  interpreter",
     ),
     "an unknown platform": Mistake(
@@ -1022,7 +1022,7 @@ MISTAKES = {
     "requirement by URL": Mistake(
         'packages = ["torch==2.13.0"]',
         'packages = ["torch @ https://example.org/torch.whl"]',
-        "6: 'packages' in [environment] has a requirement by URL, which is not built yet\n"
+        "6: 'packages' in [environment] has a requirement by URL, which is not supported\n"
         "  wanted: a name and versions; any index or folder that pip or uv knows may "
         "deliver it\n"
         "  found:  torch @ https://example.org/torch.whl",
@@ -1030,7 +1030,7 @@ MISTAKES = {
     "requirement by URL with a password": Mistake(
         'packages = ["torch==2.13.0"]',
         'packages = ["torch @ https://user:s3cret@example.org/torch.whl"]',
-        "6: 'packages' in [environment] has a requirement by URL, which is not built yet\n"
+        "6: 'packages' in [environment] has a requirement by URL, which is not supported\n"
         "  wanted: a name and versions; any index or folder that pip or uv knows may "
         "deliver it\n"
         "  found:  torch @ https://example.org/torch.whl",

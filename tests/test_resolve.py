@@ -9,7 +9,6 @@ from local_index import LocalIndex, make_sdist, make_wheel, only_packages_from, 
 
 from modelbuild.errors import (
     DigestMismatchError,
-    InvalidInputError,
     ModelbuildError,
     UnavailableError,
 )
@@ -411,18 +410,6 @@ def test_what_uv_says_is_shown_without_credentials() -> None:
     question = Question(requires=(), python="3.11.7", platform="x86_64-manylinux_2_28")
     error = resolution_error("error: bad index: https://me:s3cret@host/simple\n", question)
     assert str(error) == "packages can't be resolved\n  uv says: bad index: https://host/simple"
-
-
-def test_an_unknown_platform_or_resolver_is_refused(wheels: Path) -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        resolve("alpha", platform="x86_64-windows")
-    assert str(caught.value) == (
-        "[environment] platform is not one that modelbuild can lock for\n"
-        "  wanted: x86_64-manylinux_2_N or aarch64-manylinux_2_N, N a version of glibc\n"
-        "  found:  x86_64-windows"
-    )
-    with pytest.raises(InvalidInputError, match="resolver is not one"):
-        resolve("alpha", resolver="poetry")
 
 
 # -- pip-tools ------------------------------------------------------------------------------------

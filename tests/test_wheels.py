@@ -49,8 +49,13 @@ def test_a_target_takes_its_glibc_and_all_older_ones() -> None:
 
 @pytest.mark.parametrize("platform", ["linux", "win_amd64", "x86_64-manylinux", "macos", ""])
 def test_other_platforms_are_refused(platform: str) -> None:
-    with pytest.raises(InvalidInputError, match="platform is not one"):
+    with pytest.raises(InvalidInputError) as caught:
         platform_tags(platform)
+    assert str(caught.value).startswith(
+        "[environment] platform is not one that modelbuild can lock for\n"
+        "  wanted: x86_64-manylinux_2_N or aarch64-manylinux_2_N, N a version of glibc\n"
+        f"  found:  {platform}"
+    )
 
 
 def test_tags_do_not_depend_on_the_host() -> None:

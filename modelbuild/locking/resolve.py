@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modelbuild.errors import DigestMismatchError, InvalidInputError, ModelbuildError
+from modelbuild.errors import DigestMismatchError, ModelbuildError
 from modelbuild.locking import pip_tools, uv
 from modelbuild.locking.metadata import describe_files
 from modelbuild.locking.requirements import CONSTRAINT
 from modelbuild.locking.resolver import OfferedFile, Question, Release
-from modelbuild.locking.wheels import choose_file, platform_tags, target_tags
+from modelbuild.locking.wheels import choose_file, target_tags
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 from modelbuild.spec.recipe import Device, Environment
 
@@ -43,13 +43,6 @@ def resolve_environment(
     Raises DigestMismatchError where a file that stays locked has other bytes now,
     UnavailableError where a package has no file for the target.
     """
-    platform_tags(environment.platform)  # refuses platforms that don't exist
-    resolver = RESOLVERS.get(environment.resolver)
-    if resolver is None:
-        raise InvalidInputError(
-            "[environment] resolver is not one that modelbuild has",
-            facts=[("wanted", ", ".join(RESOLVERS)), ("found", environment.resolver)],
-        )
     kept = _kept(previous, update)
     question = Question(
         requires=tuple(text for text in requires if not text.startswith(CONSTRAINT)),
@@ -62,7 +55,7 @@ def resolve_environment(
         from_source=tuple(sorted(environment.from_source)),
         exclude_newer=environment.exclude_newer,
     )
-    releases = releases_for_device(resolver, question, device, on_message)
+    releases = releases_for_device(RESOLVERS[environment.resolver], question, device, on_message)
     wheels = _locked(releases, question, kept, cache)
     _report_moves(kept, wheels, on_message)
     return LockedEnvironment(

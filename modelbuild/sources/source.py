@@ -253,9 +253,8 @@ def nearest(wanted: str, known: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _stored(name: str, locked: LockedData, store: Store) -> Resolved | None:
-    path: Path | None = store.path(locked.digest, name)
-    if path is None or not path.exists():
-        path = store.find(locked.digest)
+    named = store.path(locked.digest, name)
+    path = named if named.exists() else store.find(locked.digest)
     if path is None:
         return None
     return Resolved(locked=locked, path=path / locked.file if locked.file else path, in_place=False)

@@ -94,22 +94,11 @@ class MetricComparison:
     tolerance: Tolerance | None
     """None: none is declared, so only the same number is good."""
 
-    @property
-    def difference(self) -> float | None:
-        """Found less claimed."""
-        if self.claimed is None or self.found is None:
-            return None
-        return self.found - self.claimed
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricsComparison:
     metrics: tuple[MetricComparison, ...]
     """Sorted by name."""
-
-    @property
-    def identical(self) -> bool:
-        return all(metric.agreement is MetricAgreement.IDENTICAL for metric in self.metrics)
 
     @property
     def deciding(self) -> Sequence[MetricComparison]:

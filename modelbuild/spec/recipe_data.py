@@ -66,7 +66,7 @@ def _kind(table: Table) -> str:
         if planned in table.values:
             table.fail(
                 planned,
-                f"data of kind '{planned}' is not built yet",
+                f"data of kind '{planned}' is not supported",
                 wanted=f"one of {listing(_FIELDS)}",
                 found=planned,
             )

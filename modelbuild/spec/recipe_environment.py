@@ -105,7 +105,7 @@ def _check_requirement(table: Table, text: str) -> None:
     if url is not None:
         table.fail(
             "packages",
-            f"{table.named('packages')} has a requirement by URL, which is not built yet",
+            f"{table.named('packages')} has a requirement by URL, which is not supported",
             wanted="a name and versions; any index or folder that pip or uv knows may deliver it",
             found=printable(without_logins(text)),
         )
@@ -160,8 +160,8 @@ def _read_base(table: Table) -> str:
     if base != "host":
         table.fail(
             "base",
-            f"{table.named('base')} can only be 'host' for now",
-            wanted="host; others, as 'interpreter', are reserved and not built yet",
+            f"{table.named('base')} is not 'host'",
+            wanted="host; others are not supported",
             found=printable(base),
         )
     return base

@@ -40,15 +40,14 @@ def read_param(table: Table, key: str, value: object) -> ParamValue:
     if isinstance(value, str):
         table.check_text(key, value)
         return value
-    if isinstance(value, bool | int | float):
-        if (isinstance(value, float) and not isfinite(value)) or abs(value) >= 2**63:
-            table.fail(
-                key,
-                f"{table.named(key)} is out of range",
-                wanted="a finite number, or an integer of 64 bits",
-                found=describe(value),
-            )
-        return value
-    quoted = None if isinstance(value, dict) else f'Quote it: {key} = "{value}"'
-    table.wrong_type(key, "strings, numbers, booleans and lists of these", value, quoted)
+    if not isinstance(value, bool | int | float):
+        quoted = None if isinstance(value, dict) else f'Quote it: {key} = "{value}"'
+        table.wrong_type(key, "strings, numbers, booleans and lists of these", value, quoted)
+    if (isinstance(value, float) and not isfinite(value)) or abs(value) >= 2**63:
+        table.fail(
+            key,
+            f"{table.named(key)} is out of range",
+            wanted="a finite number, or an integer of 64 bits",
+            found=describe(value),
+        )
     return value
