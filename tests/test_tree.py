@@ -21,10 +21,10 @@ from modelbuild.store.store import remove_tree
 from modelbuild.store.tree import (
     Entry,
     hash_file,
-    reading,
     scan_file,
     scan_tree,
     shown,
+    system_errors,
     tree_digest,
 )
 
@@ -316,7 +316,7 @@ def test_a_full_disk_is_one_message(tmp_path: Path) -> None:
         open("/dev/full", "wb", buffering=0) as full,
         open(tmp_path / "t" / "file", "rb") as file,
         pytest.raises(ModelbuildError) as error,
-        reading(b"/store/file", "write"),
+        system_errors(b"/store/file", "write"),
     ):
         copies._copy_content(file.fileno(), full.fileno())
     assert str(error.value) == "cannot write /store/file: No space left on device"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from modelbuild.errors import ModelbuildError
-from modelbuild.store.tree import cannot, reading, shown, stays_inside
+from modelbuild.store.tree import cannot, shown, stays_inside, system_errors
 
 if TYPE_CHECKING:
     import tarfile
@@ -58,10 +58,10 @@ def unpack(archive: Path, target: Path, title: str, limits: Limits = DEFAULT_LIM
     or too large once unpacked, or that hold a name twice, a name or a link that leads out, a
     device, a fifo or a socket.
     """
-    with reading(os.fsencode(archive)), archive.open("rb") as file:
+    with system_errors(os.fsencode(archive)), archive.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         start = file.read(6)
-    with reading(os.fsencode(target), "write"):
+    with system_errors(os.fsencode(target), "write"):
         target.mkdir()
     unpacking = _Unpacking(os.fsencode(target), title, size, limits)
     with _damage(title):
@@ -124,7 +124,7 @@ class _Unpacking:
         try:
             while block := content.read(_CHUNK):
                 self.count(len(block))
-                with reading(path, "write"):
+                with system_errors(path, "write"):
                     while block:
                         block = block[os.write(descriptor, block) :]
         finally:
@@ -151,7 +151,7 @@ class _Unpacking:
             place = os.path.join(self.top, path)
             if os.path.lexists(place):
                 raise self.refuse(path, "name that comes twice")
-            with reading(path, "write"):
+            with system_errors(path, "write"):
                 os.symlink(target, place)
         for path, _ in self.links:
             if not stays_inside(self.top, path):

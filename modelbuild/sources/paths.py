@@ -25,7 +25,7 @@ from modelbuild.spec.globs import glob_parts, plain_parts
 from modelbuild.spec.recipe import PathData
 from modelbuild.store.copies import copy_file
 from modelbuild.store.stat_cache import CachedTree, Selection
-from modelbuild.store.tree import changed_while_read, reading, shown
+from modelbuild.store.tree import changed_while_read, shown, system_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def _glob(folder: str, parts: Sequence[str], store: str) -> Iterator[os.DirEntry
 
 
 def _list(folder: str) -> list[os.DirEntry[str]]:
-    with reading(os.fsencode(folder)), os.scandir(folder) as items:
+    with system_errors(os.fsencode(folder)), os.scandir(folder) as items:
         return list(items)
 
 

@@ -19,7 +19,7 @@ from modelbuild.spec.lock import LockedData
 from modelbuild.spec.recipe import Data, LocationData, PackageData, PathData, Recipe, UrlData
 from modelbuild.store.stat_cache import StatCache
 from modelbuild.store.store import Store
-from modelbuild.store.tree import reading, scan_file, scan_tree, shown
+from modelbuild.store.tree import scan_file, scan_tree, shown
 
 _Paths: TypeAlias = Sequence[bytes]
 _NAMED = 5
@@ -204,7 +204,7 @@ def _source(name: str, data: Data, context: SourceContext) -> Source:
 
 def exists(path: Path) -> bool:
     """Raises ModelbuildError where this user may not look."""
-    with reading(os.fsencode(path)):
+    with system_errors(os.fsencode(path)):
         return path.exists()
 
 

@@ -15,7 +15,7 @@ from modelbuild.sources.source import Found, SourceAbsentError, SourceContext, p
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.logins import split_query
 from modelbuild.spec.recipe import UrlData
-from modelbuild.store.tree import reading, shown
+from modelbuild.store.tree import shown
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -63,7 +63,7 @@ class UrlSource:
         with closing(self._open()) as response:
             length = response.length
             said = time.monotonic()
-            with reading(os.fsencode(target), "write"), target.open("xb") as file:
+            with system_errors(os.fsencode(target), "write"), target.open("xb") as file:
                 for block in self._blocks(response):
                     sha256.update(block)
                     file.write(block)

@@ -16,8 +16,8 @@ from modelbuild.store.tree import (
     changed_while_read,
     moved,
     read_link,
-    reading,
     special_file,
+    system_errors,
     walk,
 )
 
@@ -34,34 +34,34 @@ def copy_tree(source: Path, target: Path) -> None:
     blocks are shared. Refuses what `scan_tree` refuses.
     """
     top, new_top = os.fsencode(source), os.fsencode(target)
-    with reading(new_top, "write"):
+    with system_errors(new_top, "write"):
         os.makedirs(new_top)
     made = {b""}
     for relative, kind in sorted((relative, kind) for relative, kind, _ in walk(top)):
         new = os.path.join(new_top, relative)
         parent = relative if kind == FOLDER else os.path.dirname(relative)
         if parent not in made:
-            with reading(new, "write"):
+            with system_errors(new, "write"):
                 os.makedirs(os.path.join(new_top, parent), exist_ok=True)
             made.add(parent)
         if kind == FILE:
             copy_file(os.path.join(top, relative), new)
         elif kind == LINK:
             link = read_link(top, relative)
-            with reading(new, "write"):
+            with system_errors(new, "write"):
                 os.symlink(link, new)
 
 
 def copy_file(source: bytes, target: bytes) -> None:
     """Copy one file onto a fresh inode, content and executable bit."""
-    with reading(source):
+    with system_errors(source):
         origin = os.open(source, OPEN_TO_READ)
     try:
         before = os.fstat(origin)
         if not stat.S_ISREG(before.st_mode):
             raise special_file(source)
         mode = 0o777 if before.st_mode & stat.S_IXUSR else 0o666
-        with reading(target, "write"):
+        with system_errors(target, "write"):
             copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             try:
                 copied = _copy_content(origin, copy)
@@ -102,7 +102,7 @@ def make_read_only(folder: Path, *, files: bool = True) -> None:
     A folder without it can't be moved to another one, except by root. `files=False` leaves
     the files alone: those that are hard links belong to somebody else too.
     """
-    with reading(os.fsencode(folder), "protect"):
+    with system_errors(os.fsencode(folder), "protect"):
         for path, _, names in os.walk(os.fsencode(folder), topdown=False, onerror=_raise):
             for name in names if files else ():
                 file = os.path.join(path, name)
@@ -119,7 +119,7 @@ def _raise(error: OSError) -> None:
 def fsync_tree(folder: Path) -> None:
     """Have everything in a folder written to disk, names included."""
     top = os.fsencode(folder)
-    with reading(top, "sync"):
+    with system_errors(top, "sync"):
         paths = [
             path
             for parent, _, files in os.walk(top, onerror=_raise)
@@ -133,7 +133,7 @@ def fsync_tree(folder: Path) -> None:
 
 
 def _fsync(path: bytes) -> None:
-    with reading(path, "write"):
+    with system_errors(path, "write"):
         descriptor = os.open(path, OPEN_TO_READ)
         try:
             os.fsync(descriptor)
@@ -148,7 +148,7 @@ def _sync_file_system(path: bytes) -> bool:
     library = ctypes.CDLL(None, use_errno=True)
     if not hasattr(library, "syncfs"):
         return False
-    with reading(path, "write"):
+    with system_errors(path, "write"):
         descriptor = os.open(path, OPEN_TO_READ)
         try:
             if library.syncfs(descriptor) != 0:

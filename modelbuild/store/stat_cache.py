@@ -20,7 +20,7 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from modelbuild.spec.digest import Digest
-from modelbuild.store.tree import FILE, FOLDER, Entry, Tree, reading, scan_entry, walk
+from modelbuild.store.tree import FILE, FOLDER, Entry, Tree, scan_entry, system_errors, walk
 
 _MAGIC = b"modelbuild stat cache 1\n"
 _GRANULARITY_NS = 2_000_000_000
@@ -128,7 +128,7 @@ def _previous(place: Path) -> Path:
 def _look(root: Path, only: Selection | None) -> _Statuses:
     """The statuses of everything in a tree, in an order that is always the same."""
     top = os.fsencode(root)
-    with reading(top):
+    with system_errors(top):
         status = os.stat(top)
         if not root.is_dir():
             return [(os.fsencode(root.name), _pack(FILE, status))]

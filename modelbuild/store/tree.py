@@ -95,7 +95,7 @@ def walk(top: bytes) -> Iterator[tuple[bytes, str, os.DirEntry[bytes] | None]]:
     while pending:
         folder = pending.pop()
         path = os.path.join(top, folder)
-        with reading(path), os.scandir(path) as found:
+        with system_errors(path), os.scandir(path) as found:
             items = sorted(found, key=_name)
         for item in items:
             relative = folder + item.name
@@ -127,7 +127,7 @@ def scan_entry(top: bytes, relative: bytes, kind: str) -> Entry:
 
 def hash_file(path: bytes, name: bytes) -> Entry:
     """The entry of one file, under the given name."""
-    with reading(path):
+    with system_errors(path):
         descriptor = os.open(path, OPEN_TO_READ)
         try:
             before = os.fstat(descriptor)
@@ -209,7 +209,7 @@ def moved(before: os.stat_result, after: os.stat_result) -> bool:
 def read_link(top: bytes, relative: bytes) -> bytes:
     """The target of a link. Raises ModelbuildError where it leads out of `top`."""
     path = os.path.join(top, relative)
-    with reading(path):
+    with system_errors(path):
         target = os.readlink(path)
         if not stays_inside(top, relative):
             raise ModelbuildError(
@@ -248,7 +248,7 @@ def stays_inside(top: bytes, relative: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def reading(path: bytes, act: str = "read") -> Iterator[None]:
+def system_errors(path: bytes, act: str = "read") -> Iterator[None]:
     """Turn what the system says about `path` into an error of ours."""
     try:
         yield
