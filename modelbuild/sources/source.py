@@ -19,7 +19,7 @@ from modelbuild.spec.lock import LockedData
 from modelbuild.spec.recipe import Data, LocationData, PackageData, PathData, Recipe, UrlData
 from modelbuild.store.stat_cache import StatCache
 from modelbuild.store.store import Store
-from modelbuild.store.tree import scan_file, scan_tree, shown
+from modelbuild.store.tree import scan_file, scan_tree, shown, system_errors
 
 _Paths: TypeAlias = Sequence[bytes]
 _NAMED = 5

@@ -15,7 +15,7 @@ from modelbuild.sources.source import Found, SourceAbsentError, SourceContext, p
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.logins import split_query
 from modelbuild.spec.recipe import UrlData
-from modelbuild.store.tree import shown
+from modelbuild.store.tree import shown, system_errors
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
