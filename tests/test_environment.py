@@ -17,10 +17,9 @@ from pathlib import Path
 import pytest
 from local_index import LocalIndex, make_sdist, make_wheel, only_packages_from, sha256
 
-from modelbuild.environment.fingerprint import write_fingerprint
+from modelbuild.environment.fingerprint import check_fingerprint, write_fingerprint
 from modelbuild.environment.interpreter import Interpreter, find_python, realise_interpreter
 from modelbuild.environment.realise import (
-    check_environment,
     environment_key,
     realise_environment,
     unpacked_wheel,
@@ -446,7 +445,7 @@ def test_a_wheels_contents_are_had_for_any_platform(
     assert (path / "tool/data/table.csv").read_text() == "x,y\n1,2\n"
     assert not list(path.rglob("*.pyc"))
     assert (path / "bin/tool-script").read_text().startswith("#!/build/env/bin/python\n")
-    check_environment(path)
+    check_fingerprint(path)
     assert unpacked_wheel(environment, environment.wheels[0], store, silently) == path
 
 
@@ -565,10 +564,10 @@ def test_an_untouched_environment_passes_the_check(
 ) -> None:
     environment = environment_of(make_wheel(wheels, "tool", "1.0", files=TOOL))
     path = realise_environment(environment, interpreter, store, silently)
-    check_environment(path)
+    check_fingerprint(path)
     # Another environment with the same files changes their number of links and change time.
     realise_environment(environment, interpreter, Store.open(tmp_path / "other"), silently)
-    check_environment(path)
+    check_fingerprint(path)
 
 
 @pytest.mark.parametrize("change", ["edit", "touch", "add", "remove"])
@@ -580,7 +579,7 @@ def test_a_changed_object_names_the_first_changed_file_and_the_remedy(
     (path / "lib" / "a file.py").write_text("one\n")
     (path / "lib" / "z.py").write_text("one\n")
     write_fingerprint(path, path)
-    check_environment(path)
+    check_fingerprint(path)
     file = path / "lib" / "a file.py"
     if change == "edit":
         file.write_text("other\n")
@@ -592,7 +591,7 @@ def test_a_changed_object_names_the_first_changed_file_and_the_remedy(
     else:
         file.unlink()
     with pytest.raises(DigestMismatchError) as caught:
-        check_environment(path)
+        check_fingerprint(path)
     assert str(caught.value) == (
         f"changed since it was made: {path}\n"
         f"  first:   lib/{file.name}\n"
@@ -622,7 +621,7 @@ def test_torch_and_scikit_learn_become_an_environment_from_a_warm_cache(
     checks = []
     for _ in range(5):
         before = time.monotonic()
-        check_environment(second)
+        check_fingerprint(second)
         checks.append(time.monotonic() - before)
     tree = scan_tree(second)
     assert tree == scan_tree(first)

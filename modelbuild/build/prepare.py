@@ -26,8 +26,9 @@ def make_site(
     keep_failed: bool = False,
 ) -> Site:
     """Check the machine, then make the environment. Raises UnavailableError before any work."""
+    from modelbuild.environment.fingerprint import check_fingerprint
     from modelbuild.environment.interpreter import realise_interpreter
-    from modelbuild.environment.realise import check_environment, realise_environment
+    from modelbuild.environment.realise import realise_environment
     from modelbuild.sandbox.machine import check_hardware, read_numeric_class
 
     check_hardware(recipe)
@@ -39,7 +40,7 @@ def make_site(
     interpreter = realise_interpreter(environment.python, environment.interpreters, store)
     path = realise_environment(environment, interpreter, store, say)
     for used in (interpreter.path, path):
-        check_environment(used)
+        check_fingerprint(used)
     return Site(
         workspace=request.workspace.root,
         store=store,

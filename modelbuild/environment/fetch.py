@@ -25,7 +25,7 @@ _MISMATCH = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Installation:
+class InstallOrder:
     """What uv is to install, for what, and where."""
 
     environment: LockedEnvironment
@@ -36,45 +36,45 @@ class Installation:
     """A folder for the requirements file."""
 
 
-def install(installation: Installation, on_progress: Callable[[str], None], *options: str) -> None:
+def install(order: InstallOrder, on_progress: Callable[[str], None], *options: str) -> None:
     """Install from what is on this disk, else from wherever pip or uv are configured to look.
 
     Hard links to uv's cache are kept. Raises DigestMismatchError where a package has other
     bytes than locked, UnavailableError where it can't be had.
     """
-    if not installation.wheels:
+    if not order.wheels:
         return
-    requirements = installation.work / "requirements.txt"
-    requirements.write_text("".join(map(_requirement, installation.wheels)))
-    command = [*_command(installation), "--requirements", str(requirements), *options]
+    requirements = order.work / "requirements.txt"
+    requirements.write_text("".join(map(_requirement, order.wheels)))
+    command = [*_command(order), "--requirements", str(requirements), *options]
     variables = uv_variables()
     for name in _NOT_FOR_US:
         variables.pop(name, None)
     refusals = []
-    for places in _attempts(installation.environment, variables):
+    for places in _attempts(order.environment, variables):
         code, said = _run([*command, *places], variables, on_progress)
         if code == 0:
             return
         if "Hash mismatch" in said:
-            raise _mismatch(said, installation.environment)
+            raise _mismatch(said, order.environment)
         if _NO_SPACE in said:
-            raise ModelbuildError(f"no space left in {installation.work}", facts=_what(said))
+            raise ModelbuildError(f"no space left in {order.work}", facts=_what(said))
         refusals.append(said)
-    raise _unavailable(refusals, installation, offline=bool(variables.get("UV_OFFLINE")))
+    raise _unavailable(refusals, order, offline=bool(variables.get("UV_OFFLINE")))
 
 
 def _requirement(wheel: LockedWheel) -> str:
     return f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
 
 
-def _command(installation: Installation) -> list[str]:
+def _command(order: InstallOrder) -> list[str]:
     from uv import find_uv_bin
 
-    environment = installation.environment
+    environment = order.environment
     command = [find_uv_bin(), "pip", "install", "--require-hashes", "--no-deps"]
     command += ["--link-mode", "hardlink", "--no-compile-bytecode", "--color", "never"]
-    command += ["--python-platform", environment.platform, *installation.target]
-    for wheel in installation.wheels:
+    command += ["--python-platform", environment.platform, *order.target]
+    for wheel in order.wheels:
         command += ["--no-binary" if wheel.from_source else "--only-binary", wheel.name]
     return command
 
@@ -128,14 +128,14 @@ def _mismatch(said: str, environment: LockedEnvironment) -> ModelbuildError:
 
 
 def _unavailable(
-    refusals: Sequence[str], installation: Installation, *, offline: bool
+    refusals: Sequence[str], order: InstallOrder, *, offline: bool
 ) -> UnavailableError:
     """`refusals` are what uv said of each try. That this disk lacks it matters only alone."""
-    wheels = installation.wheels
+    wheels = order.wheels
     what = (
         f"package {wheels[0].name} {wheels[0].version}"
         if len(wheels) == 1
-        else (f"the {len(wheels)} packages of environment {installation.environment.key}")
+        else (f"the {len(wheels)} packages of environment {order.environment.key}")
     )
     hint = (
         "UV_OFFLINE is set: without it, uv also looks in the package indexes."

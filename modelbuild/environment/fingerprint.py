@@ -19,8 +19,11 @@ def write_fingerprint(folder: Path, path: Path) -> None:
     write_atomically(target, b"\0".join(_lines(folder)))
 
 
-def check_environment(path: Path) -> None:
-    """Check an environment's or an interpreter's object. Raises DigestMismatchError."""
+def check_fingerprint(path: Path) -> None:
+    """Check the object of an environment, an interpreter or a wheel.
+
+    Raises DigestMismatchError.
+    """
     try:
         wanted = _fingerprint_of(path).read_bytes()
     except FileNotFoundError:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from modelbuild.environment.fingerprint import check_environment, write_fingerprint
+from modelbuild.environment.fingerprint import write_fingerprint
 from modelbuild.environment.interpreter import Interpreter
 from modelbuild.spec.canonical import canonical_digest
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedEnvironment, LockedWheel
 from modelbuild.store.store import Store
-
-__all__ = ["check_environment", "environment_key", "realise_environment", "unpacked_wheel"]
 
 LAYOUT = 1
 """Goes up when the same packages are laid out in another way."""
@@ -68,7 +66,7 @@ def _make_environment(
     that is right at /build/env. 4. Compile. 5. Publish.
     """
     from modelbuild.environment.bytecode import compile_bytecode
-    from modelbuild.environment.fetch import Installation, install
+    from modelbuild.environment.fetch import InstallOrder, install
     from modelbuild.environment.venv import PLACE, make_skeleton, settle, site_packages
     from modelbuild.environment.wheel_record import repair_changed
 
@@ -76,15 +74,15 @@ def _make_environment(
     with store.temporary("environment") as work:
         folder = work / "env"
         python = make_skeleton(folder, interpreter)  # 1
-        installation = Installation(
+        order = InstallOrder(
             environment=environment,
             wheels=environment.wheels,
             target=["--python", str(python)],
             work=work,
         )
         on_progress(f"installing {_packages(environment)}")
-        install(installation, on_progress)
-        repair_changed(installation, site_packages(folder, interpreter), on_progress)  # 2
+        install(order, on_progress)
+        repair_changed(order, site_packages(folder, interpreter), on_progress)  # 2
         settle(folder, interpreter)  # 3
         on_progress("compiling bytecode")
         compile_bytecode(folder, PLACE, interpreter.executable)  # 4
@@ -127,7 +125,7 @@ def _unpack_wheel(
 ) -> None:
     import sys
 
-    from modelbuild.environment.fetch import Installation, install
+    from modelbuild.environment.fetch import InstallOrder, install
     from modelbuild.environment.venv import settle_packages
     from modelbuild.environment.wheel_record import repair_changed
 
@@ -137,12 +135,10 @@ def _unpack_wheel(
         # uv wants some interpreter to run with, whatever the target is: this one is there.
         target = ["--target", str(folder), "--python", sys.executable]
         target += ["--python-version", environment.python]
-        installation = Installation(
-            environment=environment, wheels=[wheel], target=target, work=work
-        )
+        order = InstallOrder(environment=environment, wheels=[wheel], target=target, work=work)
         on_progress(f"unpacking {wheel.name} {wheel.version}")
-        install(installation, on_progress)
-        repair_changed(installation, folder, on_progress)
+        install(order, on_progress)
+        repair_changed(order, folder, on_progress)
         (folder / ".lock").unlink(missing_ok=True)
         settle_packages(folder, folder / "bin", sys.prefix)
         write_fingerprint(folder, store.path(key, name))

@@ -11,30 +11,28 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from modelbuild.environment.fetch import Installation, install
+from modelbuild.environment.fetch import InstallOrder, install
 from modelbuild.errors import DigestMismatchError, UnavailableError
 from modelbuild.spec.lock import LockedWheel
 
 
-def repair_changed(
-    installation: Installation, packages: Path, on_progress: Callable[[str], None]
-) -> None:
+def repair_changed(order: InstallOrder, packages: Path, on_progress: Callable[[str], None]) -> None:
     """Install packages whose files are not as their RECORD says again, past uv's cache.
 
     What then comes is taken as it is: it was unpacked from the locked bytes a moment ago, and
     some wheels have a wrong RECORD. Raises DigestMismatchError where that can't be done.
     """
     changed = changed_files(packages)
-    for wheel in installation.wheels:
+    for wheel in order.wheels:
         file = changed.get(wheel.name)
         if file is None:
             continue
         on_progress(f"{wheel.name}: {file} is not as in the wheel; unpacking it again")
-        again = Installation(
-            environment=installation.environment,
+        again = InstallOrder(
+            environment=order.environment,
             wheels=[wheel],
-            target=installation.target,
-            work=installation.work,
+            target=order.target,
+            work=order.work,
         )
         try:
             install(again, on_progress, "--no-cache", "--reinstall")
