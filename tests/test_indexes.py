@@ -7,11 +7,11 @@ import pytest
 from local_index import LocalIndex, make_wheel, only_packages_from
 
 from modelbuild.environment.indexes import (
-    IndexAccess,
     narrowing_settings,
     uv_variables,
 )
 from modelbuild.errors import ModelbuildError
+from modelbuild.locking.index_access import IndexAccess
 from modelbuild.spec.logins import without_logins
 
 

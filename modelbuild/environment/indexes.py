@@ -10,19 +10,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import Any
 
 from modelbuild.errors import ModelbuildError
 from modelbuild.spec.logins import without_logins
-
-if TYPE_CHECKING:
-    from http.client import HTTPResponse
-    from urllib.request import BaseHandler
 
 _NO_INDEX = "file:///no-index"
 """uv has no variable for pip's `no-index`; an absent folder is an index without packages."""
@@ -103,6 +96,16 @@ def pip_settings() -> Mapping[str, str]:
     """pip's configuration by option, as `pip install` would read it: files and variables."""
     relevant = ("PIP_", "XDG_CONFIG", "HOME")
     return _pip_settings(tuple(sorted(i for i in os.environ.items() if i[0].startswith(relevant))))
+
+
+def configured_urls(variables: Mapping[str, str]) -> Iterator[str]:
+    """Where pip and uv look, by `variables` as of `uv_variables`: URLs, or `NAME=URL`."""
+    for setting in ("index-url", "extra-index-url", "find-links"):
+        for name in _OWN_SETTINGS[setting]:
+            yield from re.split(r"[\s,]+", variables.get(name, ""))
+    for _, settings in _uv_files(workspace=True):
+        for index in settings.get("index", ()):
+            yield f"{index.get('name', '')}={index.get('url', '')}"
 
 
 @lru_cache(maxsize=8)
@@ -220,86 +223,3 @@ def _uv_paths(*, workspace: bool) -> Iterator[Path]:
     system = os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     yield from (Path(folder, "uv", "uv.toml") for folder in system.split(":") if folder)
     yield Path("/etc/uv/uv.toml")
-
-
-# -- reading from an index ourselves --------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IndexAccess:
-    """Opens URLs as pip and uv would: their credentials, netrc, certificate and proxy."""
-
-    variables: Mapping[str, str]
-    """As of `uv_variables`."""
-
-    def open(self, url: str, headers: Mapping[str, str] = {}, method: str = "GET") -> HTTPResponse:
-        """Raises OSError (urllib.error.HTTPError for a status of 400 and above)."""
-        from urllib.error import HTTPError
-        from urllib.request import Request, build_opener
-
-        request = Request(url, headers=dict(headers), method=method)  # noqa: S310
-        if authorization := self._authorization(url):
-            # Unredirected: where an index redirects to another host, that one gets no password.
-            request.add_unredirected_header("Authorization", authorization)
-        opener = build_opener(*self._handlers(urlsplit(url).hostname or ""))
-        timeout = float(self.variables.get("UV_HTTP_TIMEOUT", "30"))
-        try:
-            response: HTTPResponse = opener.open(request, timeout=timeout)
-        except HTTPError as error:
-            error.close()  # it holds the connection
-            raise
-        return response
-
-    def _handlers(self, host: str) -> Iterator[BaseHandler]:
-        import ssl
-        from urllib.request import HTTPSHandler, ProxyHandler
-
-        context = ssl.create_default_context(cafile=self.variables.get("SSL_CERT_FILE"))
-        if host in self.variables.get("UV_INSECURE_HOST", "").split():
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if client := self.variables.get("SSL_CLIENT_CERT"):
-            context.load_cert_chain(client)
-        yield HTTPSHandler(context=context)
-        if proxy := self.variables.get("ALL_PROXY"):
-            yield ProxyHandler({"http": proxy, "https": proxy})
-
-    def _authorization(self, url: str) -> str | None:
-        from base64 import b64encode
-        from netrc import NetrcParseError, netrc
-
-        login = self._logins().get(_host(url))
-        if login is None:
-            with suppress(OSError, NetrcParseError):
-                entry = netrc(self.variables.get("NETRC")).authenticators(
-                    urlsplit(url).hostname or ""
-                )
-                login = (entry[0], entry[2]) if entry else None
-        if login is None:
-            return None
-        return "Basic " + b64encode(f"{login[0]}:{login[1]}".encode()).decode()
-
-    def _logins(self) -> dict[str, tuple[str, str]]:
-        """User names and passwords by host and port, from the URLs of indexes."""
-        logins = {}
-        for url in self._index_urls():
-            name, _, plain = url.rpartition("=") if "=" in url.split("://")[0] else ("", "", url)
-            parts = urlsplit(plain)
-            prefix = f"UV_INDEX_{re.sub(r'[^A-Za-z0-9]', '_', name).upper()}_"
-            user = parts.username or self.variables.get(f"{prefix}USERNAME")
-            password = parts.password or self.variables.get(f"{prefix}PASSWORD") or ""
-            if user:
-                logins[_host(plain)] = (unquote(user), unquote(password))
-        return logins
-
-    def _index_urls(self) -> Iterator[str]:
-        for setting in ("index-url", "extra-index-url", "find-links"):
-            for name in _OWN_SETTINGS[setting]:
-                yield from re.split(r"[\s,]+", self.variables.get(name, ""))
-        for _, settings in _uv_files(workspace=True):
-            for index in settings.get("index", ()):
-                yield f"{index.get('name', '')}={index.get('url', '')}"
-
-
-def _host(url: str) -> str:
-    return urlsplit(url).netloc.rpartition("@")[2].lower()

@@ -14,6 +14,7 @@ from pathlib import Path
 from modelbuild.environment.fetch import InstallOrder, install
 from modelbuild.errors import DigestMismatchError, UnavailableError
 from modelbuild.spec.lock import LockedWheel
+from modelbuild.spec.package_names import normalised_name
 
 
 def repair_changed(order: InstallOrder, packages: Path, on_progress: Callable[[str], None]) -> None:
@@ -44,10 +45,8 @@ def changed_files(packages: Path) -> dict[str, str]:
     """By normalised package name, the first file that is not as recorded."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from packaging.utils import canonicalize_name
-
     rows = [
-        (canonicalize_name(info.name.split("-")[0]), path, wanted)
+        (normalised_name(info.name.split("-")[0]), path, wanted)
         for info in sorted(packages.glob("*.dist-info"))
         for path, wanted in _recorded(info / "RECORD")
     ]

@@ -24,8 +24,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from modelbuild.environment.indexes import IndexAccess, uv_variables
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.errors import DigestMismatchError, ModelbuildError
+from modelbuild.locking.index_access import IndexAccess
 from modelbuild.locking.resolver import OfferedFile
 from modelbuild.spec.logins import without_logins
 

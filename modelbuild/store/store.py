@@ -1,15 +1,15 @@
 """The store: what was fetched and built, each object immutable once it is there.
 
-    objects/<digest>-<name>    trees; an object is valid when it exists under its name
-    realisations/              records of what was built, see realisations.py
-    logs/                      what stages printed, of failed builds too
-    roots/                     links in users' folders that point at outputs
-    fingerprints/              of environments and interpreters, see fingerprint.py
-    stat-cache/, wheel-metadata/, unchanged/
-                               what is remembered; to lose it costs time only
-    failed/, corrupt/          what a failed stage left, and what was altered: evidence
-    tmp/                       work in progress, each folder beside a lock file of its owner
-    locks/                     one file for each thing that only one process may make at a time
+objects/<digest>-<name>    trees; an object is valid when it exists under its name
+realisations/              records of what was built, see realisations.py
+logs/                      what stages printed, of failed builds too
+roots/                     links in users' folders that point at outputs
+fingerprints/              of environments and interpreters, see environment/fingerprint.py
+stat-cache/, wheel-metadata/, unchanged/
+                           what is remembered; to lose it costs time only
+failed/, corrupt/          what a failed stage left, and what was altered: evidence
+tmp/                       work in progress, each folder beside a lock file of its owner
+locks/                     one file for each thing that only one process may make at a time
 """
 
 from __future__ import annotations
