@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Ran, Tiny, how
-from test_build import wait_for
+from test_build import start, wait_for
 
 from modelbuild.store.store import Store
+from modelbuild.store.tree import scan_tree
 
 UNSHARE = ["unshare", "--user", "--map-root-user", "--mount"]
 can_mount = shutil.which("unshare") is not None and (
@@ -131,10 +132,12 @@ def test_a_daemon_is_killed_and_reported(tiny: Tiny) -> None:
     assert "note: killed after the stage ended: sleep 1234" in ran.err
 
 
-def test_filling_tmp_fails_the_stage_and_nothing_else(tiny: Tiny) -> None:
+def test_more_than_tmp_holds_fails_the_stage_and_nothing_else(tiny: Tiny) -> None:
     train_script(
         tiny,
-        "with open('/tmp/big', 'wb') as f:\n    while True:\n        f.write(bytes(1 << 24))",
+        "import shutil\n"
+        "with open('/tmp/big', 'wb') as file:\n"
+        "    os.posix_fallocate(file.fileno(), 0, shutil.disk_usage('/tmp').total + 1)",
     )
     ran = tiny.run("build")
     assert ran.code == 6
@@ -170,19 +173,20 @@ def test_file_names_of_every_kind_come_through(tiny: Tiny) -> None:
     assert tiny.run("verify").code == 0
 
 
+UNTIL_DATA_CHANGED = """
+data = sys.argv[1]
+content, times = open(data).read(), os.stat(data).st_mtime_ns
+print("it is read")
+while open(data).read() == content or os.stat(data).st_mtime_ns != times:
+    pass
+"""
+
+
 def test_data_that_changes_during_the_build_is_noticed(tiny: Tiny, store: Store) -> None:
-    tiny.replace("train.py", "import json, random, sys", "import json, random, sys, time")
-    tiny.replace("train.py", 'print("training on"', 'time.sleep(4); print("training on"')
+    train_script(tiny, UNTIL_DATA_CHANGED + WRITE_MODEL)
     tiny.run("lock")
-    command = subprocess.Popen(
-        tiny.command("build"),
-        cwd=tiny.root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: list((store.root / "logs").rglob("*.log")))
-    time.sleep(0.5)
+    command = start(tiny, "build")
+    wait_for(lambda: any(log.read_text() for log in (store.root / "logs").rglob("*.log")))
     status = (tiny.root / "numbers.txt").stat()
     (tiny.root / "numbers.txt").write_text("9\n9\n9\n")
     os.utime(tiny.root / "numbers.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -305,24 +309,33 @@ def test_a_store_without_permission_says_so(tiny: Tiny, tmp_path: Path) -> None:
     assert "can't be written" in ran.err
 
 
+MOMENTS = {
+    "the stage runs": "logs/*/tiny/train/*.log",
+    "it writes": "tmp/*/out/0",
+    "its output is copied": "tmp/*/fresh/0",
+    "its output is an object": "objects/*-tiny-train",
+}
+
+
 def test_killed_at_any_moment_the_store_is_valid_and_the_next_build_succeeds(
     tiny: Tiny, store: Store
 ) -> None:
-    tiny.run("lock")
-    for tenths in range(1, 12, 2):
-        command = subprocess.Popen(
-            tiny.command("build", "--quiet"),
-            cwd=tiny.root,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(tenths / 10)
+    many = "for n in range(300):\n    open(f'{out}/{n}', 'w').write(sys.argv[2])\n"
+    train_script(tiny, many + WRITE_MODEL)
+    for number, (moment, pattern) in enumerate(MOMENTS.items()):
+        tiny.replace("recipe.toml", f"lr = {number}.5", f"lr = {number + 1}.5")
+        tiny.run("lock")
+        before = set(store.root.glob(pattern))
+        command = start(tiny, "build")
+        while set(store.root.glob(pattern)) <= before:
+            assert command.poll() is None, f"not seen: {moment}"
         command.kill()
-        command.wait()
-        for path in (store.root / "objects").iterdir():
-            if "-tiny-" in path.name:
-                assert (path / "metrics.json").exists()
-    tiny.build()
+        command.communicate()
+        assert command.returncode == -signal.SIGKILL, moment
+        for path in store.root.glob("objects/*-tiny-*"):
+            assert path.name.startswith(scan_tree(path).digest.store_key), moment
+    assert path.name.endswith("-tiny-train")
+    assert how(tiny.build()) == {"train": "built", "evaluate": "built"}
     assert tiny.run("verify").code == 0
     assert list((store.root / "tmp").iterdir()) == []
 

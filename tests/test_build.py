@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import time
@@ -142,25 +143,22 @@ def test_locked_fails_on_a_stale_lock_and_writes_nothing(tiny: Tiny) -> None:
     assert (tiny.root / "model.lock").read_bytes() == before
 
 
-def test_two_processes_build_the_same_derivation_once(tiny: Tiny) -> None:
+def test_two_processes_build_the_same_derivation_once(tiny: Tiny, store: Store) -> None:
     tiny.replace("train.py", "import json, random, sys", "import json, random, sys, time")
-    tiny.replace("train.py", 'print("training on"', 'time.sleep(2); print("training on"')
+    tiny.replace("train.py", 'print("training on"', 'time.sleep(1); print("training on"')
     tiny.run("lock")
-    commands = [
-        subprocess.Popen(
-            tiny.command("build", "--json"),
-            cwd=tiny.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    results = [command.communicate() for command in commands]
-    assert [command.returncode for command in commands] == [0, 0], results
-    hows = sorted(json.loads(out)["stages"]["train"]["how"] for out, _ in results)
+    first = start(tiny, "build", "--json")
+    wait_for(lambda: list((store.root / "logs").rglob("*.log")))
+    first.send_signal(signal.SIGSTOP)
+    second = start(tiny, "build", "--json")
+    assert second.stderr
+    waiting = f"tiny:train: waiting for process {first.pid}, which builds the same\n"
+    assert waiting in iter(second.stderr.readline, "")
+    first.send_signal(signal.SIGCONT)
+    results = [command.communicate() for command in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), results
+    hows = [json.loads(out)["stages"]["train"]["how"] for out, _ in results]
     assert hows == ["built", "valid"]
-    assert any("tiny:train: waiting for process " in err for _, err in results)
 
 
 def test_the_log_of_a_stage_is_shown(tiny: Tiny) -> None:
@@ -215,20 +213,12 @@ def test_wall_time_cpu_time_and_memory_are_recorded(tiny: Tiny) -> None:
 def test_an_interrupted_build_leaves_nothing_and_the_next_one_succeeds(
     tiny: Tiny, store: Store
 ) -> None:
-    import signal
-
     tiny.replace("train.py", "import json, random, sys", "import json, random, sys, time")
     tiny.replace("train.py", 'print("training on"', 'time.sleep(SLEEP); print("training on"')
     tiny.replace("train.py", "SLEEP", "60")
     tiny.run("lock")
     for number in (signal.SIGINT, signal.SIGKILL):
-        command = subprocess.Popen(
-            tiny.command("build"),
-            cwd=tiny.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command = start(tiny, "build")
         wait_for(lambda: list((store.root / "logs").rglob("*.log")))
         time.sleep(0.5)
         command.send_signal(number)
@@ -241,6 +231,16 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_succeeds(
     tiny.replace("train.py", "time.sleep(60)", "time.sleep(0)")
     assert how(tiny.build()) == {"train": "built", "evaluate": "built"}
     assert list((store.root / "tmp").iterdir()) == []
+
+
+def start(tiny: Tiny, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        tiny.command(*arguments),
+        cwd=tiny.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def wait_for(condition: object, seconds: float = 20) -> None:

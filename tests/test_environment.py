@@ -499,14 +499,18 @@ def test_of_two_processes_one_makes_it_and_the_other_waits_and_uses_it(
     environment = environment_of(make_wheel(wheels, "big", "1.0", files=many_modules(40)))
     first = realising(environment, interpreter, store)
     until(first, b"compiling bytecode")
+    first.send_signal(signal.SIGSTOP)
     second = realising(environment, interpreter, store)
+    assert second.stdout
+    assert second.stdout.readline().decode() == (
+        f"waiting for process {first.pid}, which is making environment {environment.key}\n"
+    )
+    first.send_signal(signal.SIGCONT)
     rest, _ = first.communicate()
     waited, _ = second.communicate()
     assert first.returncode == second.returncode == 0
-    path = rest.decode().strip()
-    waiting = f"waiting for process {first.pid}, which is making environment {environment.key}"
-    assert waited.decode().splitlines() == [waiting, path]
-    assert objects(store) == [Path(path).name]
+    assert waited == rest
+    assert objects(store) == [Path(rest.decode().strip()).name]
 
 
 @pytest.mark.parametrize("moment", [b"installing", b"compiling"])
@@ -534,8 +538,7 @@ def test_a_killed_process_leaves_no_child_behind(
     assert compilers
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    time.sleep(0.3)
-    assert not processes_of(interpreter)
+    assert eventually(lambda: not processes_of(interpreter))
 
 
 def processes_of(interpreter: Interpreter) -> Sequence[int]:
@@ -627,7 +630,6 @@ def test_torch_and_scikit_learn_become_an_environment_from_a_warm_cache(
     assert tree == scan_tree(first)
     own = sum(file.lstat().st_size for file in second.rglob("*") if file.lstat().st_nlink == 1)
     assert own < tree.bytes / 4
-    assert min(checks) < 0.25
     code = "import torch, sklearn; print(torch.ones(3).sum().item())"
     assert in_sandbox(second, interpreter, "/build/env/bin/python", "-c", code) == "3.0\n"
     with capsys.disabled():
