@@ -48,7 +48,8 @@ def agreement_words(agreement: Agreement, first: str) -> str:
 
 
 def number(value: float) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}"
+    """Counts in full, measurements to four digits."""
+    return f"{value:,.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.4g}"
 
 
 def seconds(value: float) -> str:
