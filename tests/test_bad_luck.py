@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Ran, Tiny, how
-from test_build import start, wait_for
+from test_build import start, wait_until_printed
 
 from modelbuild.store.store import Store
 from modelbuild.store.tree import scan_tree
@@ -186,7 +186,7 @@ def test_data_that_changes_during_the_build_is_noticed(tiny: Tiny, store: Store)
     train_script(tiny, UNTIL_DATA_CHANGED + WRITE_MODEL)
     tiny.run("lock")
     command = start(tiny, "build")
-    wait_for(lambda: any(log.read_text() for log in (store.root / "logs").rglob("*.log")))
+    wait_until_printed(store)
     status = (tiny.root / "numbers.txt").stat()
     (tiny.root / "numbers.txt").write_text("9\n9\n9\n")
     os.utime(tiny.root / "numbers.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -247,13 +247,12 @@ def test_an_altered_record_is_not_believed(tiny: Tiny, store: Store) -> None:
 
 
 def test_interrupted_twice_is_still_clean(tiny: Tiny, store: Store) -> None:
-    train_script(tiny, "import time\ntime.sleep(60)")
+    train_script(tiny, "import time\nprint('started')\ntime.sleep(60)")
     tiny.run("lock")
     command = subprocess.Popen(
         tiny.command("build"), cwd=tiny.root, stderr=subprocess.PIPE, text=True
     )
-    wait_for(lambda: list((store.root / "logs").rglob("*.log")))
-    time.sleep(0.5)
+    wait_until_printed(store)
     command.send_signal(signal.SIGINT)
     time.sleep(0.02)
     command.send_signal(signal.SIGINT)

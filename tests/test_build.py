@@ -214,13 +214,11 @@ def test_an_interrupted_build_leaves_nothing_and_the_next_one_succeeds(
     tiny: Tiny, store: Store
 ) -> None:
     tiny.replace("train.py", "import json, random, sys", "import json, random, sys, time")
-    tiny.replace("train.py", 'print("training on"', 'time.sleep(SLEEP); print("training on"')
-    tiny.replace("train.py", "SLEEP", "60")
+    tiny.replace("train.py", 'print("training on"', 'print(); time.sleep(60); print("training on"')
     tiny.run("lock")
     for number in (signal.SIGINT, signal.SIGKILL):
         command = start(tiny, "build")
-        wait_for(lambda: list((store.root / "logs").rglob("*.log")))
-        time.sleep(0.5)
+        wait_until_printed(store)
         command.send_signal(number)
         _, err = command.communicate(timeout=20)
         assert command.returncode == (130 if number == signal.SIGINT else -number), err
@@ -243,8 +241,13 @@ def start(tiny: Tiny, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def wait_until_printed(store: Store) -> None:
+    """Until a stage runs and its log has something."""
+    wait_for(lambda: any(log.read_text() for log in (store.root / "logs").rglob("*.log")))
+
+
 def wait_for(condition: object, seconds: float = 20) -> None:
     until = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(0.01)
