@@ -12,11 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from modelbuild.environment.interpreter import find_python, realise_interpreter
 from modelbuild.store.store import Store, remove_tree
 
 PYTHON = "3.11"
+
+# The gate runs the same examples each time; whoever runs the tests by hand searches on.
+settings.register_profile("gate", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("gate")
 
 RECIPE = """\
 schema = 1

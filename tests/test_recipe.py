@@ -1489,3 +1489,12 @@ def test_reading_a_recipe_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], input=EXAMPLE.encode(), capture_output=True, check=True
     )
     assert done.stdout.decode().strip() == ""
+
+
+def test_a_name_that_was_probably_meant_is_shown_printable() -> None:
+    before, train, after = EXAMPLE.partition("[stages.train]")
+    stage = '[stages.first]\nrun = ["true"]\nstages = ["train"]\n\n'
+    text = before + stage + train.replace("train", '"tra\u2028in"') + after
+    with pytest.raises(InvalidInputError) as error:
+        parse_recipe(text.encode(), PATH)
+    assert str(error.value).endswith("Did you mean 'stages.tra\\u2028in'?")

@@ -171,7 +171,7 @@ def _meant(reference: str, in_group: Sequence[str], known: Sequence[str]) -> str
     same_name = [word for word in known if word.partition(".")[2] == reference]
     similar = nearest(reference, in_group) or nearest(reference, (*_SINGLE, *known))
     found = next(iter((*below, *same_name)), similar)
-    return f"Did you mean '{found}'?" if found else None
+    return f"Did you mean '{printable(found)}'?" if found else None
 
 
 def _ordered(tables: Table, stages: Mapping[str, Stage]) -> dict[str, Stage]:
