@@ -121,7 +121,7 @@ def test_nothing_is_claimed_on_top_of_what_did_not_reproduce(
     tiny.replace("evaluate.py", "round(weight, 3)", "round(weight, 4)")
     elsewhere = another_store(tmp_path, interpreter_object)
     assert tiny.run("build", MODELBUILD_STORE=elsewhere).code == 7
-    assert lock_of(tiny).recipes["tiny"].stages["evaluate"].claims == ()
+    assert lock_of(tiny).recipes["tiny"].stages["evaluate"].current_claims == ()
 
 
 def test_a_renamed_recipe_keeps_its_claims(tiny: Tiny) -> None:
@@ -245,3 +245,52 @@ def test_two_stores_do_not_lose_each_others_changes_of_the_lock(
     ]
     assert [command.wait() for command in commands] == [0, 0, 0, 0]
     assert list(lock_of(Tiny(many)).recipes) == ["a", "b", "c", "d"]
+
+
+def test_a_change_that_is_taken_back_keeps_the_claims(tiny: Tiny, store: Store) -> None:
+    drifting(tiny, "bitwise")
+    tiny.build()
+    before = (tiny.root / "model.lock").read_bytes()
+    tiny.replace("recipe.toml", "lr = 0.5", "lr = 0.25")
+    assert tiny.run("lock").code == 0
+    assert tiny.run("verify").code == 4  # the claims are those of another derivation
+    tiny.replace("recipe.toml", "lr = 0.25", "lr = 0.5")
+    assert tiny.run("lock").code == 0
+    assert (tiny.root / "model.lock").read_bytes() == before
+    tiny.replace("recipe.toml", "lr = 0.5", "lr = 0.25")
+    assert tiny.run("lock").code == 0
+    forget(store)
+    tiny.replace("recipe.toml", "lr = 0.25", "lr = 0.5")
+    assert tiny.run("build").code == 7
+
+
+def test_an_altered_output_is_neither_valid_nor_exported(tiny: Tiny) -> None:
+    settle(tiny)
+    score = Path(tiny.build()["evaluate"]["path"]) / "metrics.json"
+    score.chmod(0o644)
+    score.write_text("{}")
+    for command in (["build"], ["export", "tiny", "copy"]):
+        ran = tiny.run(*command)
+        assert ran.code == 5
+        assert "digest mismatch in the store: the output of tiny:evaluate was altered" in ran.err
+    assert not (tiny.root / "copy").exists()
+
+
+def test_a_script_that_is_not_in_the_code_is_named_before_anything_runs(tiny: Tiny) -> None:
+    tiny.replace("recipe.toml", '"train.py"', '"trian.py"')
+    ran = tiny.run("lock")
+    assert ran.code == 3
+    assert ran.err.endswith(
+        "error: recipe.toml:23: stage 'train' runs trian.py, which is not in the code\n"
+        "  wanted: a file that [code] include takes in\n"
+        "  found:  trian.py\n"
+        "Did you mean 'train.py'?\n"
+    )
+
+
+def test_data_that_is_declared_and_opened_by_its_path_is_explained(tiny: Tiny) -> None:
+    tiny.replace("train.py", "open(sys.argv[1])", "open('numbers.txt')")
+    ran = tiny.run("build")
+    assert ran.code == 6
+    assert "numbers.txt is declared as data 'numbers'" in ran.err
+    assert "MODELBUILD_DATA_NUMBERS" in ran.err

@@ -65,7 +65,7 @@ def judge(
     recipe: Recipe,
 ) -> Judgement:
     """Compare a result with the claim of its own class, else with one of another class."""
-    claims = [claim for claim in stage.claims if claim.derivation == stage.derivation]
+    claims = stage.current_claims
     own = next((claim for claim in claims if claim.numeric_class == numeric_class), None)
     same_bits = next((claim for claim in claims if claim.output == output), None)
     claim = own or same_bits or (claims[0] if claims else None)
@@ -121,7 +121,7 @@ def add_claims(lock: Lock, new: Mapping[StageId, tuple[Digest, Realisation]]) ->
         stage = recipe.stages.get(identity.stage) if recipe else None
         if not recipe or not stage or stage.derivation != derivation:
             continue
-        claims = {c.numeric_class: c for c in stage.claims if c.derivation == stage.derivation}
+        claims = {claim.numeric_class: claim for claim in stage.current_claims}
         claims.setdefault(realisation.numeric_class, claim_of(realisation, derivation))
         ordered = tuple(claims[key] for key in sorted(claims))
         stages = {**recipe.stages, identity.stage: replace(stage, claims=ordered)}

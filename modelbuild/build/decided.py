@@ -50,7 +50,9 @@ def what_decided(request: BuildRequest, result: BuildResult) -> Decided | None:
                 folders[place] = resolved.signature
             else:
                 return None
-    paths |= {str(stage.path) for stage in result.stages.values() if stage.path}
+    for stage in result.stages.values():
+        if stage.path:
+            paths |= {str(path) for path in (stage.path, *stage.path.rglob("*"))}
     return Decided(paths=sorted(paths), folders=folders)
 
 

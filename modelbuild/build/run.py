@@ -42,10 +42,15 @@ class Run:
             resolved = self.resolve(identity, upstream)
             realisation = self.valid(identity, resolved)
             if realisation is not None:
+                check_intact(realisation, self.request.store, self._cache)
                 how = "valid"
             elif not self.request.dry_run:
                 realisation, how = self._build(identity, resolved, upstream)
         self.finish(identity, realisation, how)
+
+    @property
+    def _cache(self) -> StatCache:
+        return StatCache(self.request.store.root / "stat-cache")
 
     def upstream(self, identity: StageId) -> dict[str, Realisation] | None:
         """What a stage reads, by input name; None where that is not there (in a dry run)."""
@@ -61,8 +66,7 @@ class Run:
 
     def valid(self, identity: StageId, resolved: Derivation) -> Realisation | None:
         """What the store has, at the isolation asked for: what the lock claims comes first."""
-        stage = self.locked.entries[identity.recipe].stages[identity.stage]
-        claimed = {claim.output for claim in stage.claims}
+        claimed = {claim.output for claim in self.claims(identity)}
 
         def damaged(record: Path) -> None:
             self.request.observer.message(f"{identity}: a damaged record is not used: {record}")
@@ -102,9 +106,8 @@ class Run:
         from modelbuild.build.stage import Job, build_stage
 
         observer = self.request.observer
-        cache = StatCache(self.request.store.root / "stat-cache")
         for each in upstream.values():
-            check_intact(each, self.request.store, cache)
+            check_intact(each, self.request.store, self._cache)
         outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
         inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
         job = Job(
@@ -210,7 +213,8 @@ class Run:
                     )
 
     def claims(self, identity: StageId) -> tuple[Claim, ...]:
-        return self.locked.entries[identity.recipe].stages[identity.stage].claims
+        """The claims of a stage as it is now; those of other derivations are stale."""
+        return self.locked.entries[identity.recipe].stages[identity.stage].current_claims
 
     def _broken(self) -> set[StageId]:
         """The stages whose result breaks the claim of its class."""

@@ -17,7 +17,7 @@ from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
-from modelbuild.spec.recipe import Hardware, Stage
+from modelbuild.spec.recipe import Hardware, PathData, Stage
 from modelbuild.store.copies import copy_tree, set_times
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
@@ -220,7 +220,8 @@ def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFaile
     def in_workspace(path: str) -> bool:
         return (folder / path).exists() or (site.workspace / path).exists()
 
-    explained = explain_failure(log.end, in_workspace)
+    declared = {data.path: name for name, data in recipe.data.items() if isinstance(data, PathData)}
+    explained = explain_failure(log.end, in_workspace, declared)
     command = f"To read all that it printed: modelbuild log {recipe.name}:{stage.name}"
     return StageFailedError(
         f"{recipe.where(f'stages.{stage.name}.run')}: stage '{stage.name}' failed",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from modelbuild.errors import DigestMismatchError, ModelbuildError, OutOfDateError
+from modelbuild.errors import (
+    DigestMismatchError,
+    InvalidInputError,
+    ModelbuildError,
+    OutOfDateError,
+)
 from modelbuild.locking.code import recipe_code, stage_code
 from modelbuild.sources.source import (
     Resolved,
@@ -167,9 +173,29 @@ def lock_code(recipe: Recipe, workspace: Workspace) -> dict[str, LockedFile]:
 def lock_stage_code(
     recipe: Recipe, stage: Stage, files: Mapping[str, LockedFile], workspace: Workspace
 ) -> tuple[str, ...] | None:
+    _check_script(recipe, stage, files)
     folder = workspace.folder(recipe)
     contents = {path: (folder / path).read_bytes() for path in files}
     return stage_code(stage, contents, recipe.where(f"stages.{stage.name}.code"))
+
+
+def _check_script(recipe: Recipe, stage: Stage, files: Mapping[str, LockedFile]) -> None:
+    """`python train.py` must name a file of the code: the sandbox would find out much later."""
+    program, *rest = stage.run
+    script = next((word for word in rest if not word.startswith("-")), "")
+    plain = program.startswith("python") and rest[:1] == [script] and "{" not in script
+    if not plain or not script.endswith(".py") or script.startswith("/"):
+        return
+    if posixpath.normpath(script) not in files:
+        from difflib import get_close_matches
+
+        near = get_close_matches(script, list(files), n=1)
+        where = recipe.where(f"stages.{stage.name}.run")
+        raise InvalidInputError(
+            f"{where}: stage '{stage.name}' runs {script}, which is not in the code",
+            facts=[("wanted", "a file that [code] include takes in"), ("found", script)],
+            hint=f"Did you mean '{near[0]}'?" if near else None,
+        )
 
 
 def lock_data(

@@ -220,7 +220,9 @@ def _derive_stages(
                 continue
         code = lock_stage_code(recipe, stage, entry.code, workspace)
         derivation = derive(recipe, stage, entry, environment, code, upstream)
-        kept = known.claims if known and known.derivation == derivation.digest else ()
+        # Claims of another derivation are stale, and stay until the stage is built anew: who
+        # takes a change back has them again.
+        kept = known.claims if known else ()
         new = LockedStage(derivation=derivation.digest, code=code, claims=kept)
         derivations[identity] = derivation
         entries[recipe.name] = _with_stage(entry, stage.name, new)
@@ -232,30 +234,17 @@ def _with_stage(recipe: LockedRecipe, name: str, stage: LockedStage) -> LockedRe
 
 
 def tidy(lock: Lock) -> Lock:
-    """Without environments and classes that nothing names, and claims of other derivations."""
-    recipes = {
-        name: replace(
-            recipe,
-            stages={
-                key: replace(
-                    stage,
-                    claims=tuple(c for c in stage.claims if c.derivation == stage.derivation),
-                )
-                for key, stage in recipe.stages.items()
-            },
-        )
-        for name, recipe in lock.recipes.items()
-    }
-    used = {recipe.environment for recipe in recipes.values()}
+    """Without environments and classes that nothing names."""
+    used = {recipe.environment for recipe in lock.recipes.values()}
     named = {
         claim.numeric_class
-        for recipe in recipes.values()
+        for recipe in lock.recipes.values()
         for stage in recipe.stages.values()
         for claim in stage.claims
     }
-    return Lock(
+    return replace(
+        lock,
         environments={key: value for key, value in lock.environments.items() if key in used},
-        recipes=recipes,
         classes={key: value for key, value in lock.classes.items() if key in named},
     )
 

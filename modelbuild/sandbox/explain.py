@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from modelbuild.spec.package_names import DISTRIBUTIONS
+from modelbuild.spec.references import variable_suffix
 
 WorkspaceHas: TypeAlias = Callable[[str], bool]
 """Whether a path, relative to the recipe or the workspace, exists."""
@@ -54,11 +56,16 @@ class _Finding(NamedTuple):
     advice: str
 
 
-def explain_failure(log_tail: bytes, workspace_has: WorkspaceHas) -> str | None:
-    """Advice for what the log last complains about; None where nothing is recognised."""
+def explain_failure(
+    log_tail: bytes, workspace_has: WorkspaceHas, declared: Mapping[str, str] = MappingProxyType({})
+) -> str | None:
+    """Advice for what the log last complains about; None where nothing is recognised.
+
+    `declared` are paths of data, relative to the recipe, and the names of their tables.
+    """
     log = log_tail.decode(errors="replace")
     found = [
-        *_missing_files(log, workspace_has),
+        *_missing_files(log, workspace_has, declared),
         *_missing_modules(log, workspace_has),
         *_downloads(log),
         *_read_only(log),
@@ -67,10 +74,13 @@ def explain_failure(log_tail: bytes, workspace_has: WorkspaceHas) -> str | None:
     return max(found, key=lambda finding: finding.position).advice if found else None
 
 
-def _missing_files(log: str, workspace_has: WorkspaceHas) -> Iterator[_Finding]:
+def _missing_files(
+    log: str, workspace_has: WorkspaceHas, declared: Mapping[str, str]
+) -> Iterator[_Finding]:
     for match in _MISSING_FILE.finditer(log):
         path = next(text for name, text in match.groupdict().items() if text and name != "quote")
-        advice = _missing_file(_below_src(path, workspace_has), workspace_has)
+        path = _below_src(path, workspace_has)
+        advice = _declared_file(path, declared) or _missing_file(path, workspace_has)
         if advice:
             yield _Finding(match.start(), advice)
 
@@ -81,6 +91,18 @@ def _below_src(path: str, workspace_has: WorkspaceHas) -> str:
     if path.startswith("/build/src/") or (path.startswith("/") and below and workspace_has(below)):
         return below
     return path.removeprefix("./")
+
+
+def _declared_file(path: str, declared: Mapping[str, str]) -> str | None:
+    place = PurePosixPath(path)
+    for known, name in declared.items():
+        if place.is_relative_to(known):
+            return (
+                f"{path} is declared as data '{name}', which a stage does not find at that path.\n"
+                f"Pass {{data.{name}}} to the command, or let the script read the path from the\n"
+                f"environment variable MODELBUILD_DATA_{variable_suffix(name)}."
+            )
+    return None
 
 
 def _missing_file(path: str, workspace_has: WorkspaceHas) -> str | None:

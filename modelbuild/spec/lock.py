@@ -118,7 +118,11 @@ class LockedStage:
     code: tuple[str, ...] | None = None
     """Paths of the code that the stage sees; None: all of the recipe's."""
     claims: tuple[Claim, ...] = ()
-    """Sorted by numeric class, at most one for each."""
+    """Sorted by numeric class, at most one for each. Some may be of an older derivation."""
+
+    @property
+    def current_claims(self) -> tuple[Claim, ...]:
+        return tuple(claim for claim in self.claims if claim.derivation == self.derivation)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
