@@ -85,8 +85,9 @@ _THREADING = {
     # Without these two, more threads than cores are cut to the number of cores.
     "OMP_DYNAMIC": "FALSE",
     "MKL_DYNAMIC": "FALSE",
-    # Where a core is busy, threads that spin cost a factor of four.
-    "OMP_WAIT_POLICY": "PASSIVE",
+    # How long libgomp's idle threads spin: its default cost a factor of 15 where a core was busy,
+    # none at all a factor of 1.6 where none was. It changes no bits.
+    "GOMP_SPINCOUNT": "10000",
     "KMP_DETERMINISTIC_REDUCTION": "TRUE",
 }
 
