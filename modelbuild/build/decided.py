@@ -57,7 +57,7 @@ def what_decided(request: BuildRequest, result: BuildResult) -> Decided | None:
 
 
 def _trusted(resolved: Resolved, store: Store) -> bool:
-    return StatCache(store.root / "stat-cache").trusts(resolved.path, resolved.signature)
+    return StatCache.of(store.root).trusts(resolved.path, resolved.signature)
 
 
 def _of_recipe(recipe: Recipe, request: BuildRequest, locked: LockResult) -> Iterator[str]:

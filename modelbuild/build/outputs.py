@@ -13,6 +13,7 @@ from modelbuild.errors import ModelbuildError, OutOfDateError
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
+from modelbuild.spec.recipe import Recipe
 from modelbuild.store.realisations import Realisation
 from modelbuild.store.store import Store
 
@@ -46,8 +47,12 @@ def find_output(lookup: Lookup) -> tuple[StageId, Realisation | None]:
 
 
 def stage_of(lookup: Lookup) -> StageId:
-    recipe = lookup.workspace.read_recipe(lookup.recipe)
-    stage = lookup.stage or recipe.last_stage
+    return stage_named(lookup.workspace.read_recipe(lookup.recipe), lookup.stage)
+
+
+def stage_named(recipe: Recipe, name: str | None) -> StageId:
+    """A stage of the recipe; None: its last one. Raises ModelbuildError where there is none."""
+    stage = name or recipe.last_stage
     if stage not in recipe.stages:
         raise ModelbuildError(
             f"{recipe.path} has no stage '{stage}'",

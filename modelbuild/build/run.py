@@ -50,7 +50,7 @@ class Run:
 
     @property
     def _cache(self) -> StatCache:
-        return StatCache(self.request.store.root / "stat-cache")
+        return StatCache.of(self.request.store.root)
 
     def upstream(self, identity: StageId) -> dict[str, Realisation] | None:
         """What a stage reads, by input name; None where that is not there (in a dry run)."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from modelbuild.build.build import lock_for
+from modelbuild.build.outputs import stage_named
 from modelbuild.build.prepare import gather_inputs
 from modelbuild.build.request import BuildRequest
 from modelbuild.build.run import Run
 from modelbuild.build.stage import Job, open_stage, stage_command
-from modelbuild.errors import ModelbuildError
 from modelbuild.spec.derivation import StageId, upstream_stages
 
 
@@ -20,12 +20,7 @@ def open_shell(request: BuildRequest, stage: str | None, argv: Sequence[str]) ->
     Nothing that it writes is kept.
     """
     recipe, locked, lock_request = lock_for(request)
-    identity = StageId(recipe.name, stage or recipe.last_stage)
-    if identity.stage not in recipe.stages:
-        raise ModelbuildError(
-            f"{recipe.path} has no stage '{identity.stage}'",
-            facts=[("stages", ", ".join(recipe.stages))],
-        )
+    identity = stage_named(recipe, stage)
     run = Run(request=request, locked=locked, lock_request=lock_request)
     needed = _all_upstream(identity, run)
     for each in locked.derivations:

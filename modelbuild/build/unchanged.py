@@ -99,5 +99,5 @@ def _same_folders(store: str, folders: Mapping[str, str]) -> bool:
 
     from modelbuild.store.stat_cache import StatCache
 
-    cache = StatCache(Path(store) / "stat-cache")
+    cache = StatCache.of(Path(store))
     return all(cache.signature(Path(path)) == signature for path, signature in folders.items())

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from modelbuild.errors import InvalidInputError, OutOfDateError, UsageError
+from modelbuild.errors import InvalidInputError, UsageError
 from modelbuild.locking.lock import (
     LockResult,
     changes,
@@ -14,7 +14,7 @@ from modelbuild.locking.lock import (
     lock_recipes,
     write_locked,
 )
-from modelbuild.locking.request import LockRequest
+from modelbuild.locking.request import LockRequest, out_of_date
 from modelbuild.sources.lock_on_disk import read_agreed_lock, read_whole_lock
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_conflict import has_conflict
@@ -56,11 +56,7 @@ def lock(recipes: Collection[PurePosixPath], request: LockRequest) -> LockReport
     if request.check:
         check_current(result, selected)
         if gone:
-            raise OutOfDateError(
-                "model.lock is out of date",
-                facts=[(name, "its recipe is gone") for name in gone],
-                hint="To bring it up to date: modelbuild lock",
-            )
+            raise out_of_date([(name, "its recipe is gone") for name in gone])
     changed = {name: changes(result, name) for name in sorted(selected) if result.stale(name)}
     conflicted = has_conflict(workspace.lock_bytes())
     moved = bool(changed or gone or conflicted) and not request.check

@@ -14,6 +14,7 @@ from modelbuild.errors import (
     OutOfDateError,
 )
 from modelbuild.locking.code import recipe_code, stage_code
+from modelbuild.locking.request import LockRequest, out_of_date
 from modelbuild.sources.source import (
     Resolved,
     SourceAbsentError,
@@ -28,8 +29,6 @@ from modelbuild.store.stat_cache import StatCache
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from modelbuild.locking.request import LockRequest
 
 
 def lock_environment(
@@ -52,11 +51,7 @@ def lock_environment(
     else:
         update = None
     if request.check:
-        raise OutOfDateError(
-            "model.lock is out of date",
-            facts=[(recipe.name, "packages")],
-            hint="To bring it up to date: modelbuild lock",
-        )
+        raise out_of_date([(recipe.name, "packages")])
     from modelbuild.environment.indexes import narrowing_settings
 
     for setting in narrowing_settings():
@@ -225,11 +220,7 @@ def lock_data(
             except SourceAbsentError:
                 continue
         elif request.check:
-            raise OutOfDateError(
-                "model.lock is out of date",
-                facts=[(recipe.name, f"data: {name}")],
-                hint="To bring it up to date: modelbuild lock",
-            )
+            raise out_of_date([(recipe.name, f"data: {name}")])
         else:
             found[name] = resolve(name, data, context)
             locked[name] = replace(found[name].locked, declared=declared)
@@ -257,7 +248,7 @@ def source_context(
         workspace=request.workspace.root,
         recipe=recipe,
         store=store,
-        cache=StatCache(store.root / "stat-cache"),
+        cache=StatCache.of(store.root),
         locations=request.locations,
         unpacked_wheel=wheel_contents,
         on_progress=request.on_message,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from modelbuild.errors import InvalidInputError, OutOfDateError
+from modelbuild.errors import InvalidInputError
 from modelbuild.locking.inputs import lock_code, lock_data, lock_environment, lock_stage_code
-from modelbuild.locking.request import LockRequest
+from modelbuild.locking.request import LockRequest, out_of_date
 from modelbuild.sandbox.shipped_runtime import current_runtime
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.sources.source import Resolved
@@ -253,11 +253,7 @@ def check_current(result: LockResult, names: Collection[str]) -> None:
     """Raise OutOfDateError if the lock does not say what these recipes say."""
     stale = [name for name in sorted(names) if result.stale(name)]
     if stale:
-        raise OutOfDateError(
-            "model.lock is out of date",
-            facts=[(name, ", ".join(changes(result, name))) for name in stale],
-            hint="To bring it up to date: modelbuild lock",
-        )
+        raise out_of_date([(name, ", ".join(changes(result, name))) for name in stale])
 
 
 def changes(result: LockResult, name: str) -> list[str]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from modelbuild.errors import OutOfDateError
 from modelbuild.sources.workspace import Workspace
 from modelbuild.store.store import Store
 
@@ -27,3 +28,10 @@ class LockRequest:
 
     def updates(self, name: str) -> bool:
         return self.update is not None and (not self.update or name in self.update)
+
+
+def out_of_date(facts: Sequence[tuple[str, str]]) -> OutOfDateError:
+    """The lock is not what it should be; `facts` say which recipes, and what of them."""
+    return OutOfDateError(
+        "model.lock is out of date", facts=facts, hint="To bring it up to date: modelbuild lock"
+    )

@@ -68,6 +68,11 @@ class StatCache:
     folder: Path
     clock: Callable[[], int] = time.time_ns
 
+    @classmethod
+    def of(cls, store: Path) -> StatCache:
+        """The cache of the store at `store`."""
+        return cls(store / "stat-cache")
+
     def tree(
         self, root: Path, *, keep: Digest | None = None, only: Selection | None = None
     ) -> CachedTree:
