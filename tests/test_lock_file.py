@@ -98,8 +98,18 @@ def an_example() -> Lock:
         parameters=18_218,
         metrics={"loss": 1e-05, "accuracy": 0.97, "epochs": 3, "worst": float("-inf")},
     )
-    evaluate = LockedStage(derivation=digest("evaluate"), code=("conf/base.yaml", "evaluate.py"))
-    train = LockedStage(derivation=claim.derivation, claims=(claim,))
+    evaluate = LockedStage(
+        derivation=digest("evaluate"),
+        run=("python", "evaluate.py", "--model", "{stages.train}/model.pt"),
+        upstream={"stages.train": "digits:train"},
+        code=("conf/base.yaml", "evaluate.py"),
+    )
+    train = LockedStage(
+        derivation=claim.derivation,
+        run=("python", "train.py"),
+        reads=("data.digits", "params.lr"),
+        claims=(claim,),
+    )
     digits = replace(
         a_recipe("digits", environment, train=train, evaluate=evaluate),
         exclude_newer="2026-01-31",
@@ -542,7 +552,7 @@ def test_claims_made_on_two_branches_merge(tmp_path: Path) -> None:
 def with_recipe(lock: Lock, name: str, version: str, seed: int) -> Lock:
     licence = 'Apache-2.0 AND "LICENSE.txt"'
     environment = an_environment(a_wheel("numpy", "2.3.1"), a_wheel("torch", version, licence))
-    stage = LockedStage(derivation=digest(f"{name} {version} {seed}"))
+    stage = LockedStage(derivation=digest(f"{name} {version} {seed}"), run=("python", "train.py"))
     recipe = replace(a_recipe(name, environment, train=stage), seed=seed)
     return replace(
         lock,
@@ -732,7 +742,9 @@ def a_large_lock(recipes: int = 10, packages: int = 60, stages: int = 2) -> Lock
         found = [a_wheel(f"package-{each:02}", f"1.{number}") for each in range(packages)]
         environment = an_environment(*found)
         claim = an_example().recipes["digits"].stages["train"].claims[0]
-        stage = LockedStage(derivation=claim.derivation, code=("train.py",), claims=(claim,))
+        stage = LockedStage(
+            derivation=claim.derivation, run=("./train",), code=("train.py",), claims=(claim,)
+        )
         recipe = a_recipe(
             f"recipe-{number}", environment, **{f"stage-{each}": stage for each in range(stages)}
         )

@@ -19,7 +19,7 @@ from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_stages
 from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
 from modelbuild.spec.lock_file import render_lock
-from modelbuild.spec.recipe import Recipe
+from modelbuild.spec.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,22 +211,32 @@ def _derive_stages(
         upstream = {name: derivations[each].digest for name, each in reads.items()}
         before = locked_before(recipe, previous)
         known = before.stages.get(stage.name) if before else None
+        derivation = None
         if before and known and before.code == entry.code:
             # The code is as it was, and the derivation holds the command: no need to read it.
             derivation = derive(recipe, stage, entry, environment, known.code, upstream)
-            if derivation.digest == known.derivation:
-                derivations[identity] = derivation
-                entries[recipe.name] = _with_stage(entry, stage.name, known)
-                continue
-        code = lock_stage_code(recipe, stage, entry.code, workspace)
-        derivation = derive(recipe, stage, entry, environment, code, upstream)
-        # Claims of another derivation are stale, and stay until the stage is built anew: who
-        # takes a change back has them again.
-        kept = known.claims if known else ()
-        new = LockedStage(derivation=derivation.digest, code=code, claims=kept)
+            code = known.code
+        if derivation is None or known is None or derivation.digest != known.derivation:
+            code = lock_stage_code(recipe, stage, entry.code, workspace)
+            derivation = derive(recipe, stage, entry, environment, code, upstream)
         derivations[identity] = derivation
+        new = LockedStage(
+            derivation=derivation.digest,
+            run=stage.run,
+            reads=_reads(stage, entry),
+            upstream={name: str(each) for name, each in reads.items()},
+            code=code,
+            # Claims of another derivation are stale, and stay until the stage is built anew: who
+            # takes a change back has them again.
+            claims=known.claims if known else (),
+        )
         entries[recipe.name] = _with_stage(entry, stage.name, new)
     return entries, derivations
+
+
+def _reads(stage: Stage, entry: LockedRecipe) -> tuple[str, ...]:
+    data = [f"data.{name}" for name in stage.data if name in entry.data]
+    return tuple(sorted([*data, *(f"params.{name}" for name in stage.params)]))
 
 
 def _with_stage(recipe: LockedRecipe, name: str, stage: LockedStage) -> LockedRecipe:

@@ -115,6 +115,12 @@ class Claim:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LockedStage:
     derivation: Digest
+    run: tuple[str, ...]
+    """The command as the recipe has it."""
+    reads: tuple[str, ...] = ()
+    """What of the recipe it sees: `data.NAME` and `params.NAME`, sorted."""
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    """The stages whose outputs it reads, as `RECIPE:STAGE`, by `stages.NAME` or `data.NAME`."""
     code: tuple[str, ...] | None = None
     """Paths of the code that the stage sees; None: all of the recipe's."""
     claims: tuple[Claim, ...] = ()

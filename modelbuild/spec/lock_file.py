@@ -117,6 +117,9 @@ def _data_entry(data: LockedData) -> Json:
 def _stage_lines(path: list[str], stage: LockedStage) -> list[str]:
     about: dict[str, Json] = {
         "derivation": str(stage.derivation),
+        "run": stage.run,
+        "reads": stage.reads or None,
+        "upstream": dict(sorted(stage.upstream.items())) or None,
         "code": None if stage.code is None else list(stage.code),
     }
     claims = {claim.numeric_class: _claim_entry(claim) for claim in stage.claims}

@@ -111,6 +111,9 @@ def _data(table: Table) -> LockedData:
 def _stage(table: Table, code: Mapping[str, LockedFile], classes: Container[str]) -> LockedStage:
     stage = LockedStage(
         derivation=table.take("derivation", values.digest),
+        run=table.take("run", values.strings),
+        reads=table.maybe("reads", values.sorted_strings) or (),
+        upstream=dict(table.entries("upstream", values.string)),
         code=table.maybe("code", values.sorted_strings),
         claims=tuple(_claim(key, claim) for key, claim in sorted(table.tables("claims"))),
     )
