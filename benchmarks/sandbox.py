@@ -21,7 +21,7 @@ OURS = "modelbuild's sandbox"
 def stage(bench: Bench) -> Mounts:
     """The folders of a stage, its interpreter and environment those of a recipe that was built."""
     built(bench, workspace(bench.folder / "one"))
-    for name in ("src", "out"):
+    for name in ("src", "out", "trace"):
         (bench.folder / name).mkdir(exist_ok=True)
     context = bench.folder / "context.json"
     context.write_text("{}")
@@ -31,6 +31,7 @@ def stage(bench: Bench) -> Mounts:
         interpreter=store_object(bench, "cpython"),
         runtime=runtime_folder(current_runtime()),
         out=bench.folder / "out",
+        trace=bench.folder / "trace",
         context=context,
     )
 

@@ -50,7 +50,11 @@ def _link(source: str, target: str) -> None:
 
 def make_stage(folder: Path, interpreter: Path) -> Mounts:
     packages = folder / "env" / "lib" / VERSION / "site-packages"
-    for place in (folder / "src", folder / "out", folder / "env" / "bin", packages):
+    for place in (
+        *(folder / name for name in ("src", "out", "trace")),
+        folder / "env/bin",
+        packages,
+    ):
         place.mkdir(parents=True)
     (folder / "context.json").write_text('{"out": "/build/out", "lr": 0.1}')
     (folder / "env" / "bin" / "python").symlink_to(f"/build/python/bin/{VERSION}")
@@ -64,6 +68,7 @@ def make_stage(folder: Path, interpreter: Path) -> Mounts:
         interpreter=interpreter,
         runtime=RUNTIME,
         out=folder / "out",
+        trace=folder / "trace",
         context=folder / "context.json",
     )
 

@@ -192,7 +192,8 @@ for folder in ("/build/out", "/tmp", "/dev/shm"):
 """
     found = set(lines(StageRunner(sandbox=full.sandbox, mounts=mounts).python(code).output))
     devices = {f"/dev/{name}" for name in ("full", "null", "random", "tty", "urandom", "zero")}
-    assert found - devices == {"/build/out", "/dev/pts", "/dev/shm", "/proc", "/tmp"}
+    ours = {"/build/out", "/build/trace", "/dev/pts", "/dev/shm", "/proc", "/tmp"}
+    assert found - devices == ours
     assert (full.mounts.out / "written").exists()
     assert list((tmp_path / "data").iterdir()) == []
 

@@ -24,7 +24,7 @@ def log_folder(identity: StageId, workspace: Path, store: Store) -> Path:
 
 def _new_file(folder: Path) -> tuple[Path, BinaryIO]:
     """The next number that no other process takes."""
-    number = len(os.listdir(folder))
+    number = len([name for name in os.listdir(folder) if name.endswith(".log")])
     while True:
         number += 1
         path = folder / f"{number:06}.log"

@@ -70,7 +70,7 @@ def find_log(lookup: Lookup) -> Path:
     if realisation and (lookup.store.root / realisation.log).exists():
         return lookup.store.root / realisation.log
     folder = log_folder(identity, lookup.workspace.root, lookup.store)
-    logs = sorted(folder.iterdir()) if folder.exists() else []
+    logs = sorted(folder.glob("*.log"))
     if not logs:
         raise ModelbuildError(
             f"there is no log of {identity}", hint="It has not run here: modelbuild build"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.build.inputs import StageInputs
 from modelbuild.build.log import StageLog, log_folder
+from modelbuild.build.trace import ask, keep
 from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
+from modelbuild.spec.canonical import Json
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
 from modelbuild.spec.recipe import Hardware, PathData, Stage
@@ -51,6 +53,8 @@ class Job:
     derivation: Derivation
     resolved: Derivation
     inputs: StageInputs
+    record: Mapping[str, Json] = field(default_factory=dict)
+    """What to record of the training besides its steps."""
 
 
 def build_stage(
@@ -69,6 +73,7 @@ def build_stage(
         on_start(lambda: log.last_line)
         try:
             outcome = site.sandbox.run(mounts, stage_command(job), log.write)
+            recorded = keep(mounts.trace, log.path)
             metrics = _check(job, outcome, mounts.out, log, site)
         except StageFailedError as error:
             if site.keep_failed:
@@ -99,7 +104,8 @@ def build_stage(
         log=str(log.path.relative_to(site.store.root)),
         interpreter=str(site.interpreter.digest),
         builder=version("modelbuild"),
-        notes=_notes(outcome),
+        notes=(*_notes(outcome), *recorded.notes),
+        trace=str(recorded.folder.relative_to(site.store.root)) if recorded.folder else None,
     )
     record(realisation, site.store)
     return realisation
@@ -122,6 +128,8 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
         context.write_bytes(job.inputs.context_file())
         out = folder / "out"
         out.mkdir()
+        trace = folder / "trace"
+        ask(trace, {"every": 1, **job.record})
         yield (
             Mounts(
                 src=folder / "src",
@@ -129,6 +137,7 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
                 interpreter=site.interpreter.path,
                 runtime=site.runtime,
                 out=out,
+                trace=trace,
                 context=context,
                 data=job.inputs.data_mounts,
                 stages=job.inputs.upstream,

@@ -86,7 +86,7 @@ class Bubblewrap:
     def _file_system(
         self, mounts: Mounts, gpus: Sequence[int], files: dict[str, Pipe]
     ) -> list[str]:
-        """Read-only all over, but for /build/out, /tmp and /dev/shm."""
+        """Read-only all over, but for /build/out, /build/trace, /tmp and /dev/shm."""
         memory = _memory_bytes()
         temporary = self.temporary_bytes or memory // 4
         shared = self.shared_memory_bytes or memory // 2
@@ -94,6 +94,7 @@ class Bubblewrap:
         for path, pipe in files.items():
             arguments += ["--perms", "0444", "--file", str(pipe.reader), path]
         arguments += [*_inputs(mounts), "--bind", str(mounts.out), f"{ROOT}/out"]
+        arguments += ["--bind", str(mounts.trace), f"{ROOT}/trace"]
         arguments += ["--perms", "1777", "--size", str(temporary), "--tmpfs", "/tmp"]  # noqa: S108
         arguments += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm"]  # noqa: S108
         return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/"]

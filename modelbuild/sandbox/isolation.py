@@ -20,7 +20,8 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mounts:
-    """What a stage sees, host path by place. Everything is read-only but `out`."""
+    """What a stage sees, host path by place. Everything is read-only but `out` and
+    `trace`."""
 
     src: Path
     """Snapshot of the stage's code, at /build/src, which is the working folder."""
@@ -32,6 +33,8 @@ class Mounts:
     """The bootstrap's folder, at /build/runtime."""
     out: Path
     """An empty folder, at /build/out."""
+    trace: Path
+    """At /build/trace: what to record of a training, and what was recorded."""
     context: Path
     """A JSON file with what the stage was given, at /build/context.json."""
     data: Mapping[str, Path] = field(default_factory=dict)

@@ -57,6 +57,7 @@ def _fill(view: View, mounts: Mounts) -> None:
     links = {
         "src": mounts.src,
         "out": mounts.out,
+        "trace": mounts.trace,
         "python": mounts.interpreter,
         "runtime": mounts.runtime,
     }

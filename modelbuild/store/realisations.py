@@ -53,6 +53,8 @@ class Realisation:
     """Version of modelbuild."""
     notes: tuple[str, ...] = field(default=())
     """What the reader of this record should know, such as processes that were left running."""
+    trace: str | None = None
+    """Path of the folder with what was recorded of the training, relative to the store."""
 
     def path(self, store: Store) -> Path:
         """Of the output."""
@@ -151,6 +153,7 @@ def _to_json(realisation: Realisation) -> dict[str, Json]:
         "interpreter": realisation.interpreter,
         "builder": realisation.builder,
         "notes": list(realisation.notes),
+        "trace": realisation.trace,
     }
 
 

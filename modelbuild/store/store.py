@@ -2,7 +2,8 @@
 
 objects/<digest>-<name>    trees; an object is valid when it exists under its name
 realisations/              records of what was built, see realisations.py
-logs/                      what stages printed, of failed builds too
+logs/                      what stages printed and what was recorded of their trainings, of failed
+                           builds too
 roots/                     links in users' folders that point at outputs
 fingerprints/              of environments and interpreters, see environment/fingerprint.py
 stat-cache/, wheel-metadata/, unchanged/
@@ -196,13 +197,17 @@ def write_atomically(target: Path, data: bytes) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder whose own folders may be read-only. Missing is fine."""
+    """Remove a folder whose own folders may be read-only or unreadable. Missing is fine."""
     import shutil
 
-    for parent, _, _ in os.walk(folder):
-        os.chmod(parent, 0o700)
-    if folder.exists():
-        shutil.rmtree(folder)
+    if not folder.exists():
+        return
+    os.chmod(folder, 0o700)
+    for parent, names, _ in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            if not os.path.islink(path):
+                os.chmod(path, 0o700)
+    shutil.rmtree(folder)
 
 
 def _fsync_folder(folder: Path) -> None:
