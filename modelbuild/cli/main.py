@@ -18,6 +18,7 @@ COMMANDS = {
     "lock": "pin every input of the recipes in model.lock",
     "build": "build a recipe's stages, or find them built",
     "verify": "check that the lock's claims hold; with --rebuild, train again and compare",
+    "diff": "say what changed between two locks, as a reviewer reads it",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",

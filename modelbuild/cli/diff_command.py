@@ -1,0 +1,50 @@
+"""`modelbuild diff`"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelbuild.cli.arguments import Parser
+from modelbuild.cli.targets import workspace_of
+from modelbuild.review.difference import LockDifference, compare_locks
+from modelbuild.review.revisions import LockVersion, lock_at
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        "diff",
+        "Say what changed between two locks, in the words of a reviewer: what came out, which\n"
+        "stages are built again, and why. OLD and NEW are git revisions or files; without them,\n"
+        "the working tree is compared with HEAD. Reads the two locks and nothing else.",
+        "modelbuild diff main --markdown",
+    )
+    parser.add_argument("old", nargs="?", default="HEAD", metavar="OLD")
+    parser.add_argument("new", nargs="?", metavar="NEW")
+    parser.add_argument("--all", action="store_true", help="list everything, fold nothing")
+    parser.add_argument("--markdown", action="store_true", help="for a comment on a pull request")
+    parser.add_argument("--json", action="store_true", help="print the difference as JSON")
+    options = parser.parse(arguments)
+    workspace = workspace_of(None)
+    old, new = lock_at(options.old, workspace), lock_at(options.new, workspace)
+    print(_rendered(compare_locks(old.lock, new.lock), old, new, options))
+    return 0
+
+
+def _rendered(
+    difference: LockDifference, old: LockVersion, new: LockVersion, options: object
+) -> str:
+    if getattr(options, "json", False):
+        import json
+
+        from modelbuild.cli.diff_json import to_json
+
+        return json.dumps(to_json(difference), indent=2)
+    if getattr(options, "markdown", False):
+        from modelbuild.cli.diff_markdown import diff_markdown
+
+        return diff_markdown(difference, old.label, new.label)
+    from modelbuild.cli.diff_text import diff_text
+
+    return diff_text(
+        difference, old.label, new.label, everything=bool(getattr(options, "all", False))
+    )

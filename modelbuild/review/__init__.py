@@ -1,0 +1,1 @@
+"""What changed between two locks, why something is built again, and what was built so far."""

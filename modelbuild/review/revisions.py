@@ -1,0 +1,61 @@
+"""The lock as it is in a git revision, in a file, or in the working tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.errors import UsageError
+from modelbuild.sources.lock_on_disk import read_lock
+from modelbuild.sources.workspace import LOCK_NAME, Workspace
+from modelbuild.spec.lock import Lock
+from modelbuild.spec.lock_file import open_lock
+
+WORKING_TREE = "working tree"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockVersion:
+    label: str
+    """What the user called it."""
+    lock: Lock
+    """Empty where there was none yet."""
+
+
+def lock_at(place: str | None, workspace: Workspace) -> LockVersion:
+    """`place` is a file or a git revision; None: the working tree. Raises UsageError."""
+    if place is None:
+        return LockVersion(label=WORKING_TREE, lock=read_lock(workspace))
+    file = Path(place)
+    if file.is_file():
+        return LockVersion(label=place, lock=open_lock(file.read_bytes(), place))
+    data = lock_bytes_at(place, workspace)
+    lock = open_lock(data, f"{place}:{LOCK_NAME}") if data else Lock()
+    return LockVersion(label=place, lock=lock)
+
+
+def lock_bytes_at(revision: str, workspace: Workspace) -> bytes:
+    """model.lock of a revision; empty where it has none. Raises UsageError for no revision."""
+    code, found, _ = git(["show", "--no-textconv", f"{revision}:./{LOCK_NAME}"], workspace)
+    if code == 0:
+        return found
+    known, _, said = git(["rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"], workspace)
+    if known == 0:
+        return b""
+    raise UsageError(
+        f"there is no git revision and no file '{revision}'",
+        facts=[("workspace", str(workspace.root)), ("git", said.decode(errors="replace").strip())],
+        hint="Name two locks to compare, by file or by revision: modelbuild diff main HEAD",
+    )
+
+
+def git(arguments: list[str], workspace: Workspace) -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of git in the workspace. Raises UsageError without git."""
+    import subprocess
+
+    command = ["git", "-C", str(workspace.root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise UsageError("git is not installed", hint="Name two files instead.") from None
+    return done.returncode, done.stdout, done.stderr
