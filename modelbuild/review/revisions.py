@@ -36,15 +36,18 @@ def lock_at(place: str | None, workspace: Workspace) -> LockVersion:
 
 def lock_bytes_at(revision: str, workspace: Workspace) -> bytes:
     """model.lock of a revision; empty where it has none. Raises UsageError for no revision."""
-    code, found, _ = git(["show", "--no-textconv", f"{revision}:./{LOCK_NAME}"], workspace)
+    place = f"{revision}:./{LOCK_NAME}"
+    code, found, _ = git(["show", "--no-textconv", "--end-of-options", place], workspace)
     if code == 0:
         return found
-    known, _, said = git(["rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"], workspace)
+    verify = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    known, _, said = git(verify, workspace)
     if known == 0:
         return b""
+    facts = [("workspace", str(workspace.root)), ("git", said.decode(errors="replace").strip())]
     raise UsageError(
         f"there is no git revision and no file '{revision}'",
-        facts=[("workspace", str(workspace.root)), ("git", said.decode(errors="replace").strip())],
+        facts=[fact for fact in facts if fact[1]],
         hint="Name two locks to compare, by file or by revision: modelbuild diff main HEAD",
     )
 
