@@ -15,13 +15,13 @@ T = TypeVar("T")
 
 def to_json(difference: LockDifference) -> dict[str, object]:
     return {
-        "recipes": {recipe.name: _recipe(recipe) for recipe in difference.recipes},
+        "recipes": {recipe.name: recipe_json(recipe) for recipe in difference.recipes},
         "unchanged": list(difference.unchanged),
         "alarms": list(difference.alarms),
     }
 
 
-def _recipe(recipe: RecipeDifference) -> dict[str, object]:
+def recipe_json(recipe: RecipeDifference) -> dict[str, object]:
     return {
         "kind": recipe.kind,
         "stages": {stage.name: _stage(stage) for stage in recipe.stages},

@@ -19,6 +19,7 @@ COMMANDS = {
     "build": "build a recipe's stages, or find them built",
     "verify": "check that the lock's claims hold; with --rebuild, train again and compare",
     "diff": "say what changed between two locks, as a reviewer reads it",
+    "history": "show a recipe's metrics over the commits that changed its lock",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from modelbuild.build.claims import Agreement
 from modelbuild.build.request import StageResult
 
@@ -66,3 +68,12 @@ def size(count: float) -> str:
             break
         count /= 1024
     return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns that are as wide as their widest cell; the last one is ragged."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -94,7 +94,7 @@ class LockDifference:
 
 def compare_locks(old: Lock, new: Lock) -> LockDifference:
     names = sorted({*old.recipes, *new.recipes})
-    compared = {name: _compare_recipe(name, old, new) for name in names}
+    compared = {name: compare_recipe(name, old, new) for name in names}
     recipes = tuple(each for each in compared.values() if each is not None)
     return LockDifference(
         recipes=recipes,
@@ -104,11 +104,13 @@ def compare_locks(old: Lock, new: Lock) -> LockDifference:
     )
 
 
-def _compare_recipe(name: str, old_lock: Lock, new_lock: Lock) -> RecipeDifference | None:
-    """None where nothing differs."""
+def compare_recipe(name: str, old_lock: Lock, new_lock: Lock) -> RecipeDifference | None:
+    """What changed in one recipe; None where nothing differs, or neither has it."""
     old, new = old_lock.recipes.get(name), new_lock.recipes.get(name)
     before = old_lock.environments[old.environment] if old else None
     after = new_lock.environments[new.environment] if new else None
+    if old is None and new is None:
+        return None
     # Environments of one key may differ in the interpreters that they accept.
     if old == new and (before and before.interpreters) == (after and after.interpreters):
         return None

@@ -1,0 +1,104 @@
+"""`modelbuild history`"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from modelbuild.cli.arguments import Parser
+from modelbuild.cli.render import table
+from modelbuild.cli.targets import workspace_of
+from modelbuild.review.history import History, Step, history
+from modelbuild.sources.lock_on_disk import read_lock
+from modelbuild.sources.workspace import Workspace
+
+
+def run(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        "history",
+        "Show a recipe's metrics over the commits that changed its lock, and what moved in each:\n"
+        "when did it get worse, and why. Along first parents, so that a merge is one step.",
+        "modelbuild history digits --metric accuracy",
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="file, folder or name")
+    parser.add_argument("--metric", action="append", metavar="NAME", help="only this one")
+    parser.add_argument("--limit", type=int, metavar="N", help="look at the last N commits only")
+    parser.add_argument("--json", action="store_true", help="print the steps as JSON")
+    options = parser.parse(arguments)
+    named = Path(options.recipe)
+    workspace = workspace_of(named if named.exists() else None)
+    found = history(_name(options.recipe, workspace), workspace, options.limit)
+    if options.json:
+        import json
+
+        print(json.dumps(_to_json(found), indent=2))
+        return 0
+    print("\n".join(_lines(found, options.metric)))
+    return 0
+
+
+def _name(text: str, workspace: Workspace) -> str:
+    """A recipe may be gone by now: then only its name is left."""
+    path = Path(text)
+    if not path.exists():
+        return text
+    relative = workspace.relative(path)
+    known = read_lock(workspace).recipes.values()
+    places = (relative, relative / "recipe.toml")
+    return next((recipe.name for recipe in known if recipe.path in places), path.stem)
+
+
+def _lines(found: History, metrics: Sequence[str] | None) -> Iterator[str]:
+    """A row a step; a column for every metric that any step has."""
+    values = [_values(step, metrics) for step in found.steps]
+    columns = list(dict.fromkeys(name for each in values for name in each))
+    rows = [["date", "commit", *columns, "what moved"]]
+    for step, measured in zip(found.steps, values, strict=True):
+        shown = [f"{measured[name]:.6g}" if name in measured else "-" for name in columns]
+        rows.append([step.commit.date, step.commit.id[:8], *shown, _cause(step)])
+    yield from table(rows)
+    for commit in found.unreadable:
+        yield f"{commit.date}  {commit.id[:8]}  the lock can't be read: {commit.subject}"
+
+
+def _values(step: Step, metrics: Sequence[str] | None) -> dict[str, float]:
+    """What the lock of this commit claims, by `STAGE METRIC`; nothing where it was not built."""
+    return {
+        f"{stage.name} {name}": value
+        for stage in step.difference.stages
+        if stage.new
+        for name, value in stage.new.metrics.items()
+        if metrics is None or name in metrics
+    }
+
+
+def _cause(step: Step) -> str:
+    """What moved, without what follows from it."""
+    if step.difference.kind != "changed":
+        return f"{step.difference.kind}: {step.commit.subject}"
+    reasons = {
+        reason: None
+        for stage in step.difference.stages
+        for reason in stage.reasons
+        if not reason.startswith("stages.")
+    }
+    return f"{', '.join(reasons) or 'built'}: {step.commit.subject}"
+
+
+def _to_json(found: History) -> dict[str, object]:
+    from modelbuild.cli.diff_json import recipe_json
+
+    return {
+        "recipe": found.recipe,
+        "steps": [
+            {
+                "commit": step.commit.id,
+                "date": step.commit.date,
+                "author": step.commit.author,
+                "subject": step.commit.subject,
+                "difference": recipe_json(step.difference),
+            }
+            for step in found.steps
+        ],
+        "unreadable": [commit.id for commit in found.unreadable],
+    }
