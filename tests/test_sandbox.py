@@ -157,6 +157,7 @@ def test_no_variable_is_inherited(either: StageRunner, monkeypatch: pytest.Monke
     monkeypatch.setenv("LD_LIBRARY_PATH", "/nowhere")
     seen = dict(line.split("=", 1) for line in lines(either.run("env").output))
     added = {"MODELBUILD_ROOT", "TMPDIR", "CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES", "PWD"}
+    added.add("LD_PRELOAD")
     if either.sandbox.isolation is Isolation.FULL:
         assert seen == {**VARIABLES, "PWD": "/build/src"} or seen == VARIABLES
     assert set(seen) - set(VARIABLES) <= added

@@ -10,7 +10,7 @@ from modelbuild.build.request import BuildRequest, BuildResult
 from modelbuild.build.unchanged import Decided
 from modelbuild.locking.code import code_folders
 from modelbuild.locking.lock import LockResult
-from modelbuild.sandbox.shipped_runtime import runtime_files
+from modelbuild.sandbox.shipped_runtime import preload_library, runtime_files
 from modelbuild.sources.locations import configuration_file
 from modelbuild.sources.source import Resolved
 from modelbuild.sources.workspace import LOCK_NAME
@@ -30,7 +30,7 @@ def what_decided(request: BuildRequest, result: BuildResult) -> Decided | None:
     """
     locked = result.locked
     paths = {str(request.workspace.lock_path), str(configuration_file(os.environ))}
-    paths |= {str(path) for path in runtime_files()}
+    paths |= {str(path) for path in (preload_library(), *runtime_files())}
     paths |= {str(path) for path in _PACKAGE.rglob("*.py")}
     folders: dict[str, str] = {}
     for recipe in locked.recipes.values():

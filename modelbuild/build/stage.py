@@ -16,6 +16,7 @@ from modelbuild.build.log import StageLog, log_folder
 from modelbuild.build.trace import ask, keep
 from modelbuild.errors import StageFailedError
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
+from modelbuild.sandbox.shipped_runtime import WITHOUT_PRELOAD, preload_library
 from modelbuild.spec.canonical import Json
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
@@ -104,17 +105,19 @@ def build_stage(
         log=str(log.path.relative_to(site.store.root)),
         interpreter=str(site.interpreter.digest),
         builder=version("modelbuild"),
-        notes=(*_notes(outcome), *recorded.notes),
+        notes=(*_notes(outcome, site), *recorded.notes),
         trace=str(recorded.folder.relative_to(site.store.root)) if recorded.folder else None,
     )
     record(realisation, site.store)
     return realisation
 
 
-def _notes(outcome: Outcome) -> tuple[str, ...]:
+def _notes(outcome: Outcome, site: Site) -> tuple[str, ...]:
     notes = [f"killed after the stage ended: {each}" for each in outcome.left_running]
     if not outcome.address_randomisation_off:
         notes.append("addresses were random: this system does not let a process fix them")
+    if not preload_library(site.runtime).exists():
+        notes.append(f"modelbuild was installed without a C compiler: {WITHOUT_PRELOAD}")
     return tuple(notes)
 
 

@@ -15,6 +15,7 @@ from modelbuild.sandbox.devices import BASIC, protection
 from modelbuild.sandbox.host_system import driver_devices, system
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome
 from modelbuild.sandbox.namespaces import NAMESPACES, check_namespaces, refusal, required_bwrap
+from modelbuild.sandbox.shipped_runtime import preload_library
 from modelbuild.sandbox.supervise import (
     Launch,
     NotStartedError,
@@ -58,7 +59,7 @@ class Bubblewrap:
         ):
             result = open_pipes.enter_context(Pipe())
             info = open_pipes.enter_context(Pipe())
-            files = _filled(synthetic_files(command.threads), open_pipes)
+            files = _filled(synthetic_files(command.threads) | _preloads(mounts), open_pipes)
             first = first_process(
                 ROOT,
                 interpreter_binary(mounts.interpreter),
@@ -98,6 +99,14 @@ class Bubblewrap:
         arguments += ["--perms", "1777", "--size", str(temporary), "--tmpfs", "/tmp"]  # noqa: S108
         arguments += ["--perms", "1777", "--size", str(shared), "--tmpfs", "/dev/shm"]  # noqa: S108
         return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/"]
+
+
+def _preloads(mounts: Mounts) -> dict[str, str]:
+    """For the loader, in a file: a variable more would make the environment larger."""
+    library = preload_library(mounts.runtime)
+    if not library.exists():
+        return {}
+    return {"/etc/ld.so.preload": f"{ROOT}/runtime/{library.name}\n"}
 
 
 def _inputs(mounts: Mounts) -> list[str]:

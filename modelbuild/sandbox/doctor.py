@@ -14,6 +14,7 @@ from pathlib import Path
 from modelbuild.errors import ModelbuildError
 from modelbuild.sandbox.machine import Machine, cpu_level, this_machine
 from modelbuild.sandbox.namespaces import CHOOSE_NONE, check_namespaces, required_bwrap
+from modelbuild.sandbox.shipped_runtime import WITHOUT_PRELOAD, preload_library
 from modelbuild.spec.recipe import Hardware
 
 GIB = 1 << 30
@@ -50,7 +51,7 @@ def examine(store: Path) -> Report:
     machine = this_machine(with_gpus=True)
     checks: list[Callable[[], Finding]] = [lambda: _system(machine)]
     if sys.platform == "linux":
-        checks += [_bubblewrap, _namespaces, _randomisation, _file_systems]
+        checks += [_bubblewrap, _namespaces, _randomisation, _preload, _file_systems]
     checks += [lambda: _store(store), _uv, lambda: _processors(machine), _memory]
     checks += [lambda: _gpus(machine)]
     return Report(findings=tuple(check() for check in checks))
@@ -100,6 +101,25 @@ def _randomisation() -> Finding:
         found="stays on: a filter of system calls refuses to turn it off",
         remedy="Start the container with: --security-opt seccomp=unconfined",
     )
+
+
+def _preload() -> Finding:
+    """Tried on a program: the loader says so where it can't take the library."""
+    library = preload_library()
+    if not library.exists():
+        return Finding(
+            name="preload library",
+            ok=True,
+            found=f"not there: {WITHOUT_PRELOAD}",
+            remedy="Install a C compiler, then modelbuild again: it is built with the package",
+        )
+    tried = subprocess.run(
+        ["/usr/bin/true"], env={"LD_PRELOAD": str(library)}, capture_output=True, check=False
+    )
+    if said := tried.stderr.decode(errors="replace").strip():
+        remedy = "Install modelbuild again, on this machine"
+        return Finding(name="preload library", ok=False, found=said, remedy=remedy)
+    return Finding(name="preload library", ok=True, found="can be loaded")
 
 
 def _file_systems() -> Finding:

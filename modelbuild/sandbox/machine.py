@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modelbuild.errors import UnavailableError
+from modelbuild.sandbox.shipped_runtime import preload_library
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.numeric_class import NumericClass
 from modelbuild.spec.recipe import Device, Hardware, Recipe
@@ -161,6 +162,8 @@ def read_numeric_class(
         "threads": str(hardware.threads),
         "kernel": ".".join(re.findall(r"\d+", machine.kernel)[:2]),
         "interpreter": interpreter.short,
+        # By presence: its source is in the derivation, and a compiler can't change what it answers.
+        "preload": "present" if preload_library().exists() else ABSENT,
     }
     facts |= {name: _digest(_library(file)) for name, file in _LIBRARIES.items()}
     compilers = {name: _digest(Path("/usr/bin", name)) for name in _COMPILERS}

@@ -13,6 +13,10 @@ from modelbuild.spec.digest import Digest
 
 _FOLDER = Path(__file__).parent.parent / "runtime"
 CURRENT = "1"
+WITHOUT_PRELOAD = (
+    "random bytes and processors that compiled code asks the system for are not pinned"
+)
+"""What is to be said where the library of preload.c is absent."""
 
 
 def current_runtime() -> str:
@@ -39,7 +43,20 @@ def runtime_folder(locked: str) -> Path:
 
 
 def runtime_files(version: str = CURRENT) -> list[Path]:
-    return sorted((_FOLDER / f"v{version}").glob("*.py"))
+    folder = _FOLDER / f"v{version}"
+    return sorted([*folder.glob("*.py"), *folder.glob("*.c")])
+
+
+def preload_library(runtime: Path | None = None) -> Path:
+    """Where the build of this package puts what it makes of preload.c, if it finds a compiler.
+
+    The name tells from which source: what was built from another one counts as absent.
+    """
+    from hashlib import sha256
+
+    runtime = runtime or _FOLDER / f"v{CURRENT}"
+    source = (runtime / "preload.c").read_bytes()
+    return runtime / f"preload-{sha256(source).hexdigest()[:16]}.so"
 
 
 def _describe(version: str) -> str:

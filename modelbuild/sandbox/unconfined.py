@@ -13,11 +13,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.errors import UnavailableError
 from modelbuild.sandbox.connection import Pipe, connect
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome
+from modelbuild.sandbox.shipped_runtime import preload_library
 from modelbuild.sandbox.supervise import (
     Launch,
     NotStartedError,
@@ -58,7 +60,7 @@ class Unconfined:
                 root,
                 interpreter_binary(mounts.interpreter),
                 result,
-                _in_view(command, view),
+                _in_view(command, view, preload_library(mounts.runtime)),
                 parent=os.getpid(),
                 terminal=connection.terminal,
             )
@@ -78,10 +80,12 @@ class Unconfined:
                 ) from None
 
 
-def _in_view(command: Command, view: View) -> Command:
+def _in_view(command: Command, view: View, preload: Path) -> Command:
     """The command with the view's paths, told where `/build` is."""
     environment = {name: view.inside_variable(value) for name, value in command.environment.items()}
     own = {"MODELBUILD_ROOT": str(view.root), "TMPDIR": str(view.root / "tmp")}
+    if preload.exists():
+        own["LD_PRELOAD"] = f"{view.root}/runtime/{preload.name}"
     return replace(
         command,
         argv=[view.inside(argument) for argument in command.argv],
