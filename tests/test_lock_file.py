@@ -19,12 +19,14 @@ from modelbuild.spec.lock import (
     LockedEnvironment,
     LockedFile,
     LockedRecipe,
+    LockedSeeds,
     LockedStage,
     LockedWheel,
 )
 from modelbuild.spec.lock_conflict import agreed_lock
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
 from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.seed_statistics import SeedStatistics
 
 GOLDEN = Path(__file__).parent / "golden" / "lock-1.lock"
 RESTORE = "Restore model.lock as it was last committed, then run: modelbuild lock"
@@ -85,6 +87,22 @@ def a_recipe(name: str, environment: LockedEnvironment, **stages: LockedStage) -
     )
 
 
+def some_seeds(derivation: Digest, *, seeds: int = 5, mean: float = 0.96) -> LockedSeeds:
+    return LockedSeeds(
+        derivation=derivation,
+        numeric_class=CLASS,
+        statistics=SeedStatistics(
+            seeds=seeds,
+            mean=mean,
+            deviation=0.0071,
+            low=0.9524,
+            high=0.97,
+            least=0.95,
+            most=0.97,
+        ),
+    )
+
+
 def an_example() -> Lock:
     """One of everything: the golden file."""
     environment = an_environment(
@@ -109,6 +127,10 @@ def an_example() -> Lock:
         run=("python", "train.py"),
         reads=("data.digits", "params.lr"),
         claims=(claim,),
+        seeds={
+            "accuracy": some_seeds(claim.derivation, mean=0.9612),
+            "loss of all": some_seeds(digest("older derivation"), mean=1.5e-05),
+        },
     )
     digits = replace(
         a_recipe("digits", environment, train=train, evaluate=evaluate),

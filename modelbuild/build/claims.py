@@ -124,7 +124,8 @@ def add_claims(lock: Lock, new: Mapping[StageId, tuple[Digest, Realisation]]) ->
         claims = {claim.numeric_class: claim for claim in stage.current_claims}
         claims.setdefault(realisation.numeric_class, claim_of(realisation, derivation))
         ordered = tuple(claims[key] for key in sorted(claims))
-        stages = {**recipe.stages, identity.stage: replace(stage, claims=ordered)}
+        built = replace(stage, claims=ordered, seeds=stage.current_seeds)
+        stages = {**recipe.stages, identity.stage: built}
         recipes = {**lock.recipes, identity.recipe: replace(recipe, stages=stages)}
         classes = {**lock.classes, realisation.numeric_class: realisation.facts}
         lock = replace(lock, recipes=recipes, classes=classes)

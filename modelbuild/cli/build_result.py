@@ -13,12 +13,15 @@ from pathlib import Path
 from modelbuild.build.build import build
 from modelbuild.build.decided import what_decided
 from modelbuild.build.request import BuildRequest, BuildResult, StageResult
+from modelbuild.build.seed_record import Spread, on_record
 from modelbuild.build.unchanged import remember
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import stage_line
+from modelbuild.cli.spread import spread_json, spread_lines
 from modelbuild.cli.targets import workspace_of
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.locations import read_locations
+from modelbuild.spec.derivation import StageId
 from modelbuild.store.roots import link_result
 from modelbuild.store.store import Store
 
@@ -80,8 +83,20 @@ def _link(result: BuildResult, store: Store) -> list[str]:
 
 def _summary(result: BuildResult) -> str:
     width = max(len(str(identity)) for identity in result.stages)
-    lines = [stage_line(str(name), width, outcome) for name, outcome in result.stages.items()]
+    lines = []
+    for identity, outcome in result.stages.items():
+        lines.append(stage_line(str(identity), width, outcome))
+        spread = spread_lines(_spread(identity, outcome, result))
+        lines += [f"{'':<{width}}  {line}" for line in spread]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _spread(identity: StageId, outcome: StageResult, result: BuildResult) -> dict[str, Spread]:
+    """How usual the result is among the seeds that the lock has on record."""
+    if outcome.realisation is None:
+        return {}
+    locked = result.locked.entries[identity.recipe].stages[identity.stage]
+    return on_record(locked, outcome.realisation.metrics)
 
 
 def _path(result: BuildResult) -> str:
@@ -91,7 +106,10 @@ def _path(result: BuildResult) -> str:
 
 def to_json(result: BuildResult) -> dict[str, object]:
     """The documented record of `modelbuild build --json`."""
-    stages = {name: _stage_json(each) for name, each in result.own_stages().items()}
+    stages = {}
+    for name, each in result.own_stages().items():
+        spread = _spread(StageId(result.recipe.name, name), each, result)
+        stages[name] = {**_stage_json(each), "seeds": spread_json(spread)}
     return {"recipe": result.recipe.name, "stages": stages}
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from modelbuild.build.seed_record import Spread
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import agreement_words
+from modelbuild.cli.spread import spread_json, spread_lines
 from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 from modelbuild.verify.compare import render_comparison
+from modelbuild.verify.seeds import SeedsVerdict
 from modelbuild.verify.verify import (
     Rebuild,
     RecipeVerdict,
@@ -34,6 +37,12 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="file, folder or name")
     parser.add_argument("--rebuild", action="store_true", help="build again and compare")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="build N seeds from the recipe's on; keep how metrics spread in the lock",
+    )
     parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -47,6 +56,7 @@ def run(arguments: Sequence[str]) -> int:
                 store=Store.open(),
                 recipes=[recipe_path(each, workspace) for each in options.recipes],
                 rebuild=options.rebuild,
+                seeds=options.seeds,
                 paranoid=options.paranoid,
                 locations=read_locations(os.environ),
                 observer=observer,
@@ -66,6 +76,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
     print(f"{name}: lock {verdict.lock}" + _absent_words(verdict))
+    seeds = verdict.seeds
+    for note in seeds.notes if seeds else ():
+        print(f"  seeds: {note}")
     width = max(map(len, verdict.stages), default=0)
     for stage, each in verdict.stages.items():
         parts = [f"  {stage:<{width}}", f"store {each.store}", f"claim {each.claim}"]
@@ -75,6 +88,12 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
         if each.rebuild and each.rebuild.comparison:
             text = render_comparison(each.rebuild.comparison)
             print("\n".join(f"      {line}" for line in text.splitlines()))
+        for line in spread_lines(_spread(verdict, stage)):
+            print(f"      {line}")
+
+
+def _spread(verdict: RecipeVerdict, stage: str) -> Mapping[str, Spread]:
+    return verdict.seeds.stages.get(stage, {}) if verdict.seeds else {}
 
 
 def _absent_words(verdict: RecipeVerdict) -> str:
@@ -98,12 +117,22 @@ def to_json(report: VerifyReport) -> dict[str, object]:
                 "lock": verdict.lock,
                 "absent": list(verdict.absent),
                 "problems": [str(problem) for problem in verdict.problems],
-                "stages": {stage: _stage_json(each) for stage, each in verdict.stages.items()},
+                "seeds": _seeds_json(verdict.seeds),
+                "stages": {
+                    stage: {**_stage_json(each), "seeds": spread_json(_spread(verdict, stage))}
+                    for stage, each in verdict.stages.items()
+                },
             }
             for name, verdict in report.recipes.items()
         },
         "exit_code": report.exit_code,
     }
+
+
+def _seeds_json(seeds: SeedsVerdict | None) -> dict[str, object] | None:
+    if seeds is None or seeds.asked is None:
+        return None
+    return {"asked": seeds.asked, "kept": seeds.kept, "notes": list(seeds.notes)}
 
 
 def _stage_json(verdict: StageVerdict) -> dict[str, object]:

@@ -229,6 +229,7 @@ def _derive_stages(
             # Claims of another derivation are stale, and stay until the stage is built anew: who
             # takes a change back has them again.
             claims=known.claims if known else (),
+            seeds=known.seeds if known else {},
         )
         entries[recipe.name] = _with_stage(entry, stage.name, new)
     return entries, derivations
@@ -247,10 +248,10 @@ def tidy(lock: Lock) -> Lock:
     """Without environments and classes that nothing names."""
     used = {recipe.environment for recipe in lock.recipes.values()}
     named = {
-        claim.numeric_class
+        numeric_class
         for recipe in lock.recipes.values()
         for stage in recipe.stages.values()
-        for claim in stage.claims
+        for numeric_class in stage.classes
     }
     return replace(
         lock,

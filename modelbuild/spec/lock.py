@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from modelbuild.spec.canonical import Json, canonical_digest
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.recipe import ParamValue
+from modelbuild.spec.seed_statistics import SeedStatistics
 
 Metrics = Mapping[str, float]
 
@@ -113,6 +114,17 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LockedSeeds:
+    """What a metric of a stage came to with the recipe's seed and those after it."""
+
+    derivation: Digest
+    """Of the stage with the recipe's own seed."""
+    numeric_class: str
+    """Key of the class on which all of them were built."""
+    statistics: SeedStatistics
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockedStage:
     derivation: Digest
     run: tuple[str, ...]
@@ -125,10 +137,24 @@ class LockedStage:
     """Paths of the code that the stage sees; None: all of the recipe's."""
     claims: tuple[Claim, ...] = ()
     """Sorted by numeric class, at most one for each. Some may be of an older derivation."""
+    seeds: Mapping[str, LockedSeeds] = field(default_factory=dict)
+    """By metric. Some may be of an older derivation."""
 
     @property
     def current_claims(self) -> tuple[Claim, ...]:
         return tuple(claim for claim in self.claims if claim.derivation == self.derivation)
+
+    @property
+    def current_seeds(self) -> dict[str, LockedSeeds]:
+        return {n: each for n, each in self.seeds.items() if each.derivation == self.derivation}
+
+    @property
+    def classes(self) -> set[str]:
+        """The numeric classes that it names."""
+        return {
+            *(claim.numeric_class for claim in self.claims),
+            *(each.numeric_class for each in self.seeds.values()),
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

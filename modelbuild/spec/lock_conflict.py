@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import TypeVar
 
 from modelbuild.errors import InvalidInputError, NotReproducibleError
-from modelbuild.spec.lock import Claim, Lock, LockedEnvironment, LockedRecipe, LockedStage
+from modelbuild.spec.lock import (
+    Claim,
+    Lock,
+    LockedEnvironment,
+    LockedRecipe,
+    LockedSeeds,
+    LockedStage,
+)
 from modelbuild.spec.lock_file import open_lock
 from modelbuild.spec.lock_values import CONFLICT_MARKERS
 
@@ -19,7 +26,8 @@ def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
 
     Environments are kept from both sides: their names tell their content. Of a recipe in which
     the sides differ, data stays where both have the same, and claims of the same derivation
-    come from both. A part that the merge has made invalid is left out.
+    come from both, as do statistics over seeds, of which those of more seeds stay. A part that
+    the merge has made invalid is left out.
 
     Raises NotReproducibleError where the sides claim different outputs of one derivation on one
     numeric class: which of them stays is not ours to choose.
@@ -86,7 +94,8 @@ def _agreed_recipe(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
     def agreed_stage(our: LockedStage, their: LockedStage) -> LockedStage:
         if our.derivation != their.derivation:
             return our
-        return replace(our, claims=_all_claims(ours.name, our, their))
+        claims = _all_claims(ours.name, our, their)
+        return replace(our, claims=claims, seeds=_all_seeds(our, their))
 
     return replace(
         ours,
@@ -96,14 +105,25 @@ def _agreed_recipe(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
 
 
 def _on_classes(recipe: LockedRecipe, classes: Container[str]) -> LockedRecipe:
-    """Without claims of a class whose facts the merge has mixed on both sides."""
-    stages = {
-        name: replace(
-            stage, claims=tuple(each for each in stage.claims if each.numeric_class in classes)
+    """Without what names a class whose facts the merge has mixed on both sides."""
+
+    def stays(stage: LockedStage) -> LockedStage:
+        return replace(
+            stage,
+            claims=tuple(each for each in stage.claims if each.numeric_class in classes),
+            seeds={n: each for n, each in stage.seeds.items() if each.numeric_class in classes},
         )
-        for name, stage in recipe.stages.items()
-    }
-    return replace(recipe, stages=stages)
+
+    return replace(recipe, stages={name: stays(stage) for name, stage in recipe.stages.items()})
+
+
+def _all_seeds(ours: LockedStage, theirs: LockedStage) -> dict[str, LockedSeeds]:
+    """Those of the stage as it is come first, then those of more seeds, then ours."""
+
+    def worth(each: LockedSeeds) -> tuple[bool, int]:
+        return each.derivation == ours.derivation, each.statistics.seeds
+
+    return _joined(ours.seeds, theirs.seeds, lambda our, their: max(our, their, key=worth))
 
 
 def _all_claims(recipe: str, ours: LockedStage, theirs: LockedStage) -> tuple[Claim, ...]:

@@ -23,6 +23,7 @@ from modelbuild.spec.lock import (
     LockedEnvironment,
     LockedFile,
     LockedRecipe,
+    LockedSeeds,
     LockedStage,
 )
 from modelbuild.spec.lock_tables import read_class, read_environment, read_recipe
@@ -123,7 +124,12 @@ def _stage_lines(path: list[str], stage: LockedStage) -> list[str]:
         "code": None if stage.code is None else list(stage.code),
     }
     claims = {claim.numeric_class: _claim_entry(claim) for claim in stage.claims}
-    return toml_table(path, about) + toml_table([*path, "claims"], dict(sorted(claims.items())))
+    seeds = {metric: _seeds_entry(each) for metric, each in sorted(stage.seeds.items())}
+    return [
+        *toml_table(path, about),
+        *toml_table([*path, "claims"], dict(sorted(claims.items()))),
+        *toml_table([*path, "seeds"], seeds),
+    ]
 
 
 def _claim_entry(claim: Claim) -> Json:
@@ -134,6 +140,21 @@ def _claim_entry(claim: Claim) -> Json:
         parameters=claim.parameters,
         metrics=dict(sorted(claim.metrics.items())) or None,
     )
+
+
+def _seeds_entry(each: LockedSeeds) -> Json:
+    statistics = each.statistics
+    return {
+        "derivation": str(each.derivation),
+        "class": each.numeric_class,
+        "seeds": statistics.seeds,
+        "mean": statistics.mean,
+        "deviation": statistics.deviation,
+        "low": statistics.low,
+        "high": statistics.high,
+        "min": statistics.least,
+        "max": statistics.most,
+    }
 
 
 def _present(**entries: Json) -> Json:

@@ -13,11 +13,13 @@ from modelbuild.spec.lock import (
     LockedEnvironment,
     LockedFile,
     LockedRecipe,
+    LockedSeeds,
     LockedStage,
     LockedWheel,
 )
 from modelbuild.spec.lock_values import Table
 from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.seed_statistics import SeedStatistics
 
 
 def read_environment(key: str, table: Table) -> LockedEnvironment:
@@ -116,14 +118,17 @@ def _stage(table: Table, code: Mapping[str, LockedFile], classes: Container[str]
         upstream=dict(table.entries("upstream", values.string)),
         code=table.maybe("code", values.sorted_strings),
         claims=tuple(_claim(key, claim) for key, claim in sorted(table.tables("claims"))),
+        seeds={key: _seeds(seeds) for key, seeds in sorted(table.tables("seeds"))},
     )
     table.finish()
-    for claim in stage.claims:
-        if claim.numeric_class not in classes:
+    used = [("claims", claim.numeric_class) for claim in stage.claims]
+    used += [("seeds", each.numeric_class) for each in stage.seeds.values()]
+    for name, numeric_class in used:
+        if numeric_class not in classes:
             raise table.error(
-                "claims",
+                name,
                 "names a numeric class that the lock does not have",
-                [("found", claim.numeric_class)],
+                [("found", numeric_class)],
             )
     for path in stage.code or ():
         if path not in code:
@@ -144,6 +149,24 @@ def _claim(key: str, table: Table) -> Claim:
     )
     table.finish()
     return claim
+
+
+def _seeds(table: Table) -> LockedSeeds:
+    seeds = LockedSeeds(
+        derivation=table.take("derivation", values.digest),
+        numeric_class=table.take("class", values.string),
+        statistics=SeedStatistics(
+            seeds=table.take("seeds", values.count),
+            mean=table.take("mean", values.number),
+            deviation=table.take("deviation", values.number),
+            low=table.take("low", values.number),
+            high=table.take("high", values.number),
+            least=table.take("min", values.number),
+            most=table.take("max", values.number),
+        ),
+    )
+    table.finish()
+    return seeds
 
 
 def read_class(key: str, table: Table) -> dict[str, str]:

@@ -13,6 +13,7 @@ from modelbuild.errors import (
     ModelbuildError,
     NotReproducibleError,
     OutOfDateError,
+    UsageError,
     deciding_exit_code,
 )
 from modelbuild.locking.lock import LockResult, check_current, lock_recipes
@@ -26,6 +27,7 @@ from modelbuild.store.realisations import Realisation, altered
 from modelbuild.store.store import Store
 from modelbuild.store.tree import scan_tree
 from modelbuild.verify.compare import TreeComparison, compare_trees
+from modelbuild.verify.seeds import SeedsVerdict, measure_seeds, seeds_on_record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +37,8 @@ class VerifyRequest:
     recipes: Collection[PurePosixPath] = ()
     """Relative to the workspace; empty: everything in the lock."""
     rebuild: bool = False
+    seeds: int | None = None
+    """Build this many seeds of each recipe, and keep the spread of their metrics in the lock."""
     paranoid: bool = False
     locations: Mapping[str, Path] = field(default_factory=dict)
     observer: Observer = field(default_factory=Silent)
@@ -77,6 +81,8 @@ class RecipeVerdict:
     absent: tuple[str, ...] = ()
     """Data tables that are not on this machine."""
     stages: Mapping[str, StageVerdict] = field(default_factory=dict)
+    seeds: SeedsVerdict | None = None
+    """None where the lock is stale."""
     problems: tuple[ModelbuildError, ...] = ()
 
 
@@ -104,7 +110,8 @@ def verify(request: VerifyRequest) -> VerifyReport:
 
     1. The lock says what the recipe, its code and its data say. 2. Every output that is in the
     store has the digest under which it was recorded. 3. Every stage has a claim, and what is in
-    the store agrees with it. 4. With `rebuild`: build again from scratch and compare.
+    the store agrees with it. 4. With `rebuild`: build again from scratch and compare. With
+    `seeds`: see how metrics spread from seed to seed; this is done before the others.
     """
     lock = read_whole_lock(request.workspace)
     chosen = _chosen(request, lock)
@@ -134,6 +141,7 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
     absent = _absent(recipe, run.locked)
     stages: dict[str, StageVerdict] = {}
     problems: list[ModelbuildError] = []
+    measured = _measured(recipe, run, request, problems)
     for identity in run.locked.derivations:
         if identity.recipe == recipe.name:
             stages[identity.stage] = _verify_stage(identity, run, rebuild=request.rebuild)
@@ -147,8 +155,26 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
         lock="unchecked" if absent else "current",
         absent=absent,
         stages=stages,
+        seeds=measured or seeds_on_record(recipe, run),
         problems=tuple(problems),
     )
+
+
+def _measured(
+    recipe: Recipe, run: Run, request: VerifyRequest, problems: list[ModelbuildError]
+) -> SeedsVerdict | None:
+    """The spread over seeds, where it is asked for; what goes wrong joins `problems`."""
+    if request.seeds is None:
+        return None
+    try:
+        measured = measure_seeds(recipe, run, request.seeds)
+    except UsageError:
+        raise
+    except ModelbuildError as error:
+        problems.append(error)
+        return None
+    problems += measured.problems
+    return measured
 
 
 def _prepare(recipe: Recipe, lock: Lock, request: VerifyRequest) -> Run:
