@@ -229,6 +229,24 @@ def claims(classes: list[str]) -> st.SearchStrategy[Claim]:
     )
 
 
+def seeds_on(classes: list[str]) -> st.SearchStrategy[LockedSeeds]:
+    return st.builds(
+        LockedSeeds,
+        derivation=digests,
+        numeric_class=st.sampled_from(classes),
+        statistics=st.builds(
+            SeedStatistics,
+            seeds=st.integers(2, 1000),
+            mean=numbers,
+            deviation=numbers,
+            low=numbers,
+            high=numbers,
+            least=numbers,
+            most=numbers,
+        ),
+    )
+
+
 @st.composite
 def recipes(
     draw: st.DrawFn, name: str, environments: list[str], classes: list[str]
@@ -243,6 +261,7 @@ def recipes(
         claims=st.lists(
             claims(classes), max_size=3, unique_by=lambda claim: claim.numeric_class
         ).map(lambda found: tuple(sorted(found, key=lambda claim: claim.numeric_class))),
+        seeds=st.dictionaries(texts, seeds_on(classes), max_size=2),
     )
     return LockedRecipe(
         name=name,
@@ -718,7 +737,8 @@ def test_claims_of_a_class_that_a_merge_mixed_are_left_out(tmp_path: Path) -> No
         digits = lock.recipes["digits"]
         train = digits.stages["train"]
         claims = tuple(replace(train.claims[0], numeric_class=key) for key in classes)
-        stages = {**digits.stages, "train": replace(train, claims=claims)}
+        seeds = {key: replace(train.seeds["accuracy"], numeric_class=key) for key in classes}
+        stages = {**digits.stages, "train": replace(train, claims=claims, seeds=seeds)}
         recipes = {**lock.recipes, "digits": replace(digits, stages=stages)}
         return replace(lock, recipes=recipes, classes=classes)
 
@@ -726,8 +746,9 @@ def test_claims_of_a_class_that_a_merge_mixed_are_left_out(tmp_path: Path) -> No
     found = agreed_lock(merged(on(ours), on(common), on(theirs), tmp_path))
     # Git joins the last fact of theirs to ours too.
     assert found.classes == named(theirs)
-    claims = found.recipes["digits"].stages["train"].claims
-    assert [claim.numeric_class for claim in claims] == [*named(theirs)]
+    train = found.recipes["digits"].stages["train"]
+    assert [claim.numeric_class for claim in train.claims] == [*named(theirs)]
+    assert [*train.seeds] == [*named(theirs)]
     assert parse_lock(render_lock(found)) == found
 
 
@@ -752,6 +773,33 @@ def test_a_conflict_between_results_of_one_class_is_a_failure(tmp_path: Path) ->
         f"  theirs:     {digest('b')}\n"
         "Keep one of the two claims in model.lock, then see which holds: "
         "modelbuild verify --rebuild digits"
+    )
+
+
+def test_of_two_statistics_over_seeds_those_of_more_seeds_stay(tmp_path: Path) -> None:
+    def with_seeds(*seeds: LockedSeeds) -> Lock:
+        digits = base.recipes["digits"]
+        found = {f"metric {place}": each for place, each in enumerate(seeds)}
+        stages = {**digits.stages, "train": replace(digits.stages["train"], seeds=found)}
+        return replace(base, recipes={**base.recipes, "digits": replace(digits, stages=stages)})
+
+    base = an_example()
+    now, before = digest("derivation of train"), digest("before")
+    ours = with_seeds(*(some_seeds(derivation, seeds=5) for derivation in (now, now, before, now)))
+    theirs = with_seeds(
+        *(some_seeds(each, seeds=count) for each, count in ((now, 6), (now, 4), (now, 3)))
+    )
+    found = agreed_lock(merged(ours, base, theirs, tmp_path)).recipes["digits"].stages["train"]
+    assert [each.statistics.seeds for each in found.seeds.values()] == [6, 5, 3, 5]
+    assert found.current_seeds == found.seeds
+
+
+def test_statistics_over_seeds_of_an_unknown_class_are_refused() -> None:
+    text = GOLDEN.read_text().replace(f'class = "{CLASS}"', 'class = "000000000000"')
+    assert failure(text) == (
+        f"model.lock:{line_of(text, '[recipes.digits.stages.train.seeds]')}: "
+        "recipes.digits.stages.train.seeds: names a numeric class that the lock does not have\n"
+        f"  found: 000000000000\n{RESTORE}"
     )
 
 

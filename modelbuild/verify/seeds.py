@@ -87,10 +87,17 @@ def build_seeds(recipe: Recipe, seeds: Sequence[int], request: BuildRequest) -> 
         try:
             results[seed] = build(replace(request, settings=settings))
         except (StageFailedError, NotReproducibleError) as error:
-            failures[seed] = type(error)(
-                f"{recipe.name}, seed {seed}: {error.summary}", facts=error.facts, hint=error.hint
-            )
+            failures[seed] = _of_seed(error, recipe, settings)
     return SeedRuns(recipe=recipe, asked=tuple(seeds), results=results, failures=failures)
+
+
+def _of_seed(error: ModelbuildError, recipe: Recipe, settings: Sequence[str]) -> ModelbuildError:
+    alone = " ".join(f"--set {setting}" for setting in settings)
+    return type(error)(
+        f"{recipe.name} with {settings[-1]}: {error.summary}",
+        facts=error.facts,
+        hint=f"{error.hint}\nThis seed alone: modelbuild build {recipe.path} {alone}",
+    )
 
 
 def measure_seeds(recipe: Recipe, run: Run, count: int) -> SeedsVerdict:
