@@ -26,6 +26,7 @@ from modelbuild.spec.lock import (
 from modelbuild.spec.lock_conflict import agreed_lock
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
 from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.probes import Probes
 from modelbuild.spec.seed_statistics import SeedStatistics
 
 GOLDEN = Path(__file__).parent / "golden" / "lock-1.lock"
@@ -160,6 +161,16 @@ def an_example() -> Lock:
         environments={environment.key: environment},
         recipes={"digits": digits, "tabular": a_recipe("tabular", environment)},
         classes={CLASS: FACTS},
+        probes={
+            CLASS: {
+                f"{environment.key}-x86-64-v3-2": Probes(
+                    settings="0123456789ab",
+                    digest="89c6711e1a1b",
+                    operations={"libm": "3216", "numpy.exp": "f1c7"},
+                    threads={"openblas": 2, "processors": 2},
+                )
+            }
+        },
     )
 
 

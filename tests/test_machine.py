@@ -205,13 +205,14 @@ def test_another_machine_is_another_class(change: dict[str, str]) -> None:
     assert here.key != there.key
 
 
-def test_another_interpreter_or_number_of_threads_is_another_class() -> None:
-    keys = {
-        read_numeric_class(Hardware(), PYTHON, XEON).key,
-        read_numeric_class(Hardware(threads=2), PYTHON, XEON).key,
-        read_numeric_class(Hardware(), Digest.of(b"another"), XEON).key,
-    }
-    assert len(keys) == 3
+def test_another_interpreter_is_another_class() -> None:
+    here = read_numeric_class(Hardware(), PYTHON, XEON)
+    assert here != read_numeric_class(Hardware(), Digest.of(b"another"), XEON)
+
+
+def test_what_is_in_the_derivation_makes_no_class() -> None:
+    here = read_numeric_class(Hardware(), PYTHON, XEON)
+    assert here == read_numeric_class(Hardware(threads=2, processes=3), PYTHON, XEON)
 
 
 def test_instructions_above_the_recipes_cap_make_no_class() -> None:

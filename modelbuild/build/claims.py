@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from modelbuild.errors import InvalidInputError
+from modelbuild.errors import InvalidInputError, NotReproducibleError
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim, Lock, LockedStage
 from modelbuild.spec.metrics import compare_metrics
+from modelbuild.spec.probes import Probes
 from modelbuild.spec.recipe import Level, Recipe
 from modelbuild.store.realisations import Realisation
+from modelbuild.store.store import Store
 
 
 class Agreement(StrEnum):
@@ -114,8 +116,16 @@ def claim_of(realisation: Realisation, derivation: Digest) -> Claim:
     )
 
 
-def add_claims(lock: Lock, new: Mapping[StageId, tuple[Digest, Realisation]]) -> Lock:
-    """The lock with claims for derivations. A class that has a claim by now keeps it."""
+def add_claims(
+    lock: Lock,
+    new: Mapping[StageId, tuple[Digest, Realisation]],
+    probes: Mapping[str, Mapping[str, Probes]],
+) -> Lock:
+    """The lock with claims for derivations. A class that has a claim by now keeps it.
+
+    `probes` are of the classes of the claims, by class and by the name of their run; they too
+    are kept where the lock has some, unless those are of other settings.
+    """
     for identity, (derivation, realisation) in new.items():
         recipe = lock.recipes.get(identity.recipe)
         stage = recipe.stages.get(identity.stage) if recipe else None
@@ -129,7 +139,19 @@ def add_claims(lock: Lock, new: Mapping[StageId, tuple[Digest, Realisation]]) ->
         recipes = {**lock.recipes, identity.recipe: replace(recipe, stages=stages)}
         classes = {**lock.classes, realisation.numeric_class: realisation.facts}
         lock = replace(lock, recipes=recipes, classes=classes)
+    for key, runs in probes.items():
+        if key in lock.classes:
+            lock = replace(lock, probes={**lock.probes, key: _joined(lock.probes.get(key), runs)})
     return lock
+
+
+def _joined(locked: Mapping[str, Probes] | None, found: Mapping[str, Probes]) -> dict[str, Probes]:
+    joined = dict(locked or {})
+    for name, probes in found.items():
+        before = joined.get(name)
+        if before is None or before.settings != probes.settings:
+            joined[name] = probes
+    return joined
 
 
 def may_claim(judgement: Judgement, realisation: Realisation, *, asked: bool) -> bool:
@@ -158,3 +180,27 @@ def check_claim(identity: StageId, claim: Claim, realisation: Realisation) -> No
             facts=facts,
             hint="It was edited or merged wrongly. Take it from the commit that added it.",
         )
+
+
+def not_reproducible(
+    identity: StageId, judgement: Judgement, realisation: Realisation, store: Store
+) -> NotReproducibleError:
+    """The claim of the same class says something else."""
+    claim = judgement.claim
+    assert claim is not None
+    facts = [("claimed", str(claim.output)), ("found", str(realisation.output))]
+    for name, value in claim.metrics.items():
+        found = realisation.metrics.get(name)
+        if found != value:
+            facts.append((name, f"{value!r} claimed, {found!r} found"))
+    facts.append(("kept", str(realisation.path(store))))
+    first = store.find(claim.output)
+    if first is not None:
+        facts.append(("kept", str(first)))
+    agreement = str(judgement.agreement)
+    return NotReproducibleError(
+        f"{identity} is not reproducible: {agreement} on the numeric class of its claim "
+        f"({claim.numeric_class})",
+        facts=facts,
+        hint=f"To see where they differ: modelbuild verify --rebuild {identity.recipe}",
+    )

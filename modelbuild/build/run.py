@@ -7,20 +7,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modelbuild.build.claims import Judgement, add_claims, check_claim, judge, may_claim
+from modelbuild.build.claims import (
+    Judgement,
+    add_claims,
+    check_claim,
+    judge,
+    may_claim,
+    not_reproducible,
+)
 from modelbuild.build.request import BuildRequest, StageResult
-from modelbuild.errors import InvalidInputError, NotReproducibleError, OutOfDateError
+from modelbuild.errors import InvalidInputError, OutOfDateError
 from modelbuild.locking.lock import LockResult
 from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
+from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim
+from modelbuild.spec.probes import ProbeRun, Probes, probe_run
 from modelbuild.store.realisations import Realisation, check_intact, find
 from modelbuild.store.stat_cache import StatCache
-from modelbuild.store.store import Store
 
 if TYPE_CHECKING:
+    from modelbuild.build.probes import Probed
     from modelbuild.build.stage import Site
 
 
@@ -33,6 +42,7 @@ class Run:
     lock_request: LockRequest
     results: dict[StageId, StageResult] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
+    probed: dict[str, Probed | None] = field(default_factory=dict)
 
     def realise(self, identity: StageId) -> None:
         """Make the output of one stage exist; those it reads were realised before."""
@@ -92,7 +102,36 @@ class Run:
             realisation = self.valid(identity, resolved)
             if realisation is not None:
                 return realisation, "valid"
+            self._say_faults(identity, site)
             return self.build(identity, resolved, upstream, site), "built"
+
+    def probe(self, recipe: str, site: Site) -> Probed | None:
+        """The probes of this machine with a recipe's environment; none without isolation."""
+        from modelbuild.build.probes import probe
+
+        if recipe not in self.probed and site.sandbox.isolation is Isolation.FULL:
+            self.probed[recipe] = probe(
+                site,
+                self.locked.recipes[recipe].hardware,
+                self.probe_run(recipe),
+                self.locked.previous,
+                self.request.observer.message,
+            )
+        return self.probed.get(recipe)
+
+    def probe_run(self, recipe: str) -> ProbeRun:
+        entry = self.locked.entries[recipe]
+        return probe_run(self.locked.recipes[recipe], entry.environment, entry.runtime)
+
+    def _say_faults(self, identity: StageId, site: Site) -> None:
+        """Once for each recipe."""
+        from modelbuild.build.probes import complaints
+
+        if identity.recipe in self.probed:
+            return
+        probed = self.probe(identity.recipe, site)
+        for complaint in complaints(probed) if probed else ():
+            self.request.observer.message(f"warning: {complaint}")
 
     def build(
         self,
@@ -191,8 +230,23 @@ class Run:
                     hint="To add it, build without --locked and commit model.lock.",
                 )
         elif new and self.request.writes_lock:
-            update_lock(self.request.workspace, lambda lock: add_claims(lock, new))
+            probes = self._probes_beside(new)
+            update_lock(self.request.workspace, lambda lock: add_claims(lock, new, probes))
         self._raise_broken()
+
+    def _probes_beside(
+        self, claims: Mapping[StageId, tuple[Digest, Realisation]]
+    ) -> dict[str, dict[str, Probes]]:
+        """What the store has of the classes of new claims, which may be another machine's."""
+        from modelbuild.build.probes import kept_probes
+
+        found: dict[str, dict[str, Probes]] = {}
+        for identity, (_, realisation) in claims.items():
+            run, key = self.probe_run(identity.recipe), realisation.numeric_class
+            probes = kept_probes(key, run, self.request.store)
+            if probes:
+                found.setdefault(key, {})[run.name] = probes
+        return found
 
     def _check_claims(self) -> None:
         for identity, result in self.results.items():
@@ -241,27 +295,3 @@ class Run:
             if identity in broken and result.judgement and result.realisation:
                 store = self.request.store
                 raise not_reproducible(identity, result.judgement, result.realisation, store)
-
-
-def not_reproducible(
-    identity: StageId, judgement: Judgement, realisation: Realisation, store: Store
-) -> NotReproducibleError:
-    """The claim of the same class says something else."""
-    claim = judgement.claim
-    assert claim is not None
-    facts = [("claimed", str(claim.output)), ("found", str(realisation.output))]
-    for name, value in claim.metrics.items():
-        found = realisation.metrics.get(name)
-        if found != value:
-            facts.append((name, f"{value!r} claimed, {found!r} found"))
-    facts.append(("kept", str(realisation.path(store))))
-    first = store.find(claim.output)
-    if first is not None:
-        facts.append(("kept", str(first)))
-    agreement = str(judgement.agreement)
-    return NotReproducibleError(
-        f"{identity} is not reproducible: {agreement} on the numeric class of its claim "
-        f"({claim.numeric_class})",
-        facts=facts,
-        hint=f"To see where they differ: modelbuild verify --rebuild {identity.recipe}",
-    )

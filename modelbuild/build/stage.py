@@ -154,11 +154,11 @@ def stage_command(job: Job) -> Command:
         argv=job.inputs.arguments(),
         environment=job.inputs.variables(),
         threads=job.inputs.recipe.hardware.threads,
-        gpus=_gpus(job.inputs.recipe.hardware),
+        gpus=gpus_of(job.inputs.recipe.hardware),
     )
 
 
-def _gpus(hardware: Hardware) -> tuple[int, ...]:
+def gpus_of(hardware: Hardware) -> tuple[int, ...]:
     """As many of the fitting ones as the recipe asks for."""
     if not hardware.gpus:
         return ()

@@ -6,7 +6,7 @@ data. Code, parameters and hardware follow the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from modelbuild.errors import InvalidInputError
@@ -19,6 +19,7 @@ from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_stages
 from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
 from modelbuild.spec.lock_file import render_lock
+from modelbuild.spec.probes import Probes
 from modelbuild.spec.recipe import Recipe, Stage
 
 
@@ -62,7 +63,7 @@ class LockResult:
             before = environments.get(key, environment)
             accepted = {*before.interpreters, *environment.interpreters}
             environments[key] = replace(environment, interpreters=tuple(sorted(accepted)))
-        return tidy(Lock(environments=environments, recipes=recipes, classes=self.previous.classes))
+        return tidy(replace(self.previous, environments=environments, recipes=recipes))
 
 
 def lock_recipes(recipes: Mapping[str, Recipe], previous: Lock, request: LockRequest) -> LockResult:
@@ -245,7 +246,7 @@ def _with_stage(recipe: LockedRecipe, name: str, stage: LockedStage) -> LockedRe
 
 
 def tidy(lock: Lock) -> Lock:
-    """Without environments and classes that nothing names."""
+    """Without environments and classes that nothing names, and without their probes."""
     used = {recipe.environment for recipe in lock.recipes.values()}
     named = {
         numeric_class
@@ -257,7 +258,18 @@ def tidy(lock: Lock) -> Lock:
         lock,
         environments={key: value for key, value in lock.environments.items() if key in used},
         classes={key: value for key, value in lock.classes.items() if key in named},
+        probes=dict(_used_probes(lock, named, used)),
     )
+
+
+def _used_probes(
+    lock: Lock, classes: set[str], environments: set[str]
+) -> Iterator[tuple[str, dict[str, Probes]]]:
+    for key in classes.intersection(lock.probes):
+        runs = lock.probes[key].items()
+        kept = {name: each for name, each in runs if name.partition("-")[0] in environments}
+        if kept:
+            yield key, kept
 
 
 def check_current(result: LockResult, names: Collection[str]) -> None:

@@ -37,6 +37,12 @@ _LIBRARIES = {
     "libm": "libm.so.6",
     "libstdc++": "libstdc++.so.6",
 }
+_MORE_LIBRARIES = {
+    "libgcc_s": "libgcc_s.so.1",
+    "libgomp": "libgomp.so.1",
+    "libmvec": "libmvec.so.1",
+}
+"""Not on every system; wheels that need them mostly bring their own."""
 _COMPILERS = ("cc", "gcc", "g++", "clang")
 
 
@@ -159,15 +165,15 @@ def read_numeric_class(
         "cpu-model": machine.model,
         "caches": machine.caches,
         "instructions": _instructions(hardware.cpu, machine.flags),
-        "threads": str(hardware.threads),
         "kernel": ".".join(re.findall(r"\d+", machine.kernel)[:2]),
         "interpreter": interpreter.short,
         # By presence: its source is in the derivation, and a compiler can't change what it answers.
         "preload": "present" if preload_library().exists() else ABSENT,
     }
     facts |= {name: _digest(_library(file)) for name, file in _LIBRARIES.items()}
-    compilers = {name: _digest(Path("/usr/bin", name)) for name in _COMPILERS}
-    facts |= {name: digest for name, digest in compilers.items() if digest != ABSENT}
+    more = {name: _digest(_library(file)) for name, file in _MORE_LIBRARIES.items()}
+    more |= {name: _digest(Path("/usr/bin", name)) for name in _COMPILERS}
+    facts |= {name: digest for name, digest in more.items() if digest != ABSENT}
     if hardware.device is Device.CUDA:
         chosen = [machine.gpus[index] for index in fitting_gpus(hardware, machine)]
         facts["gpus"] = ", ".join(gpu.name for gpu in chosen) or ABSENT

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from modelbuild.spec.canonical import Json, canonical_digest
 from modelbuild.spec.digest import Digest
+from modelbuild.spec.probes import Probes
 from modelbuild.spec.recipe import ParamValue
 from modelbuild.spec.seed_statistics import SeedStatistics
 
@@ -186,6 +187,8 @@ class Lock:
     recipes: Mapping[str, LockedRecipe] = field(default_factory=dict)
     classes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """The readable facts of every numeric class that a claim names."""
+    probes: Mapping[str, Mapping[str, Probes]] = field(default_factory=dict)
+    """Evidence beside a class: what probes gave on it, by the name of their run."""
 
     def recipe_at(self, path: PurePosixPath) -> LockedRecipe | None:
         return next((recipe for recipe in self.recipes.values() if recipe.path == path), None)

@@ -37,10 +37,12 @@ def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
     )
     recipes = _joined(ours.recipes, theirs.recipes, _agreed_recipe)
     classes = _joined(ours.classes, theirs.classes, lambda facts, _: facts)
+    probes = _joined(ours.probes, theirs.probes, lambda our, their: {**their, **our})
     return Lock(
         environments=_joined(ours.environments, theirs.environments, _agreed_environment),
         recipes={name: _on_classes(recipe, classes) for name, recipe in recipes.items()},
         classes=classes,
+        probes=probes,
     )
 
 
@@ -67,7 +69,12 @@ def _valid_parts(lock: Lock) -> Lock:
     recipes = {
         name: recipe for name, recipe in _valid(lock.recipes) if recipe.environment in environments
     }
-    return Lock(environments=environments, recipes=recipes, classes=dict(_valid(lock.classes)))
+    return Lock(
+        environments=environments,
+        recipes=recipes,
+        classes=dict(_valid(lock.classes)),
+        probes=dict(_valid(lock.probes)),
+    )
 
 
 def _valid(parts: Mapping[str, T]) -> Iterator[tuple[str, T]]:

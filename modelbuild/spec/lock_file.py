@@ -26,13 +26,14 @@ from modelbuild.spec.lock import (
     LockedSeeds,
     LockedStage,
 )
+from modelbuild.spec.lock_probes import probe_lines, read_probes
 from modelbuild.spec.lock_tables import read_class, read_environment, read_recipe
 from modelbuild.spec.lock_values import LockText, Table
 from modelbuild.spec.toml_text import toml_table
 
 SCHEMA = 1
 _FIRST_LINE = "# Written by `modelbuild lock`. Commit it and review it; do not edit it."
-_SECTIONS = ("environments", "recipes", "classes")
+_SECTIONS = ("environments", "recipes", "classes", "probes")
 _HEADER = re.compile(rf"(?P<section>{'|'.join(_SECTIONS)})\.(?P<name>[A-Za-z0-9_-]+)[.\]]")
 
 T = TypeVar("T")
@@ -47,6 +48,8 @@ def render_lock(lock: Lock) -> bytes:
         lines += _recipe_lines(name, recipe)
     for key, facts in sorted(lock.classes.items()):
         lines += toml_table(["classes", key], dict(sorted(facts.items())))
+    for key, probes in sorted(lock.probes.items()):
+        lines += probe_lines(key, probes)
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -175,14 +178,15 @@ def parse_lock(data: bytes, path: str = "model.lock") -> Lock:
         name: read_recipe(name, table, environments, classes)
         for name, table in root.tables("recipes")
     }
+    probes = {key: read_probes(table) for key, table in root.tables("probes")}
     root.finish()
-    lock = Lock(environments=environments, recipes=recipes, classes=classes)
+    lock = Lock(environments=environments, recipes=recipes, classes=classes, probes=probes)
     _check_paths(lock, text)
     return lock
 
 
 def open_lock(data: bytes, path: str = "model.lock") -> Lock:
-    """The same lock, each recipe, environment and class read when it is asked for.
+    """The same lock, each recipe, environment, class and its probes read when it is asked for.
 
     For the commands that need one recipe of many: `tomllib` takes a tenth of a second for a
     megabyte. What no one asks for is not checked; `lock` and `verify` use `parse_lock`. Raises
@@ -192,7 +196,7 @@ def open_lock(data: bytes, path: str = "model.lock") -> Lock:
     parts = _parts(text)
     if parts is None:
         return parse_lock(data, path)
-    environments, recipes, classes = (parts[section] for section in _SECTIONS)
+    environments, recipes, classes, probes = (parts[section] for section in _SECTIONS)
 
     def read(name: str, table: Table) -> LockedRecipe:
         return read_recipe(name, table, environments, classes)
@@ -201,11 +205,12 @@ def open_lock(data: bytes, path: str = "model.lock") -> Lock:
         environments=_Parts("environments", environments, read_environment, text),
         recipes=_Parts("recipes", recipes, read, text),
         classes=_Parts("classes", classes, read_class, text),
+        probes=_Parts("probes", probes, lambda _, table: read_probes(table), text),
     )
 
 
 def _parts(text: LockText) -> dict[str, dict[str, str]] | None:
-    """The text of each recipe, environment and class; None where the writer's layout is lost.
+    """The text of each entry of each section; None where the writer's layout is lost.
 
     Every line that could begin a table, or a string that could hold such a line, must be as the
     writer puts it. Then the tables below one name, read alone, say the same as in the whole.
@@ -237,7 +242,7 @@ def _as_written(content: str) -> bool:
 
 
 class _Parts(Mapping[str, T]):
-    """The recipes, environments or classes of a lock, each read on first access."""
+    """A section of a lock, each entry read on first access."""
 
     def __init__(
         self, section: str, parts: dict[str, str], read: Callable[[str, Table], T], text: LockText

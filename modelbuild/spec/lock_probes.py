@@ -24,10 +24,10 @@ def probe_lines(numeric_class: str, probes: Mapping[str, Probes]) -> list[str]:
     return toml_table(["probes", numeric_class], entries)
 
 
-def read_probes(key: str, table: Table) -> dict[str, Probes]:
+def read_probes(table: Table) -> dict[str, Probes]:
     if not table.content:
         raise table.error(None, "a table without entries")
-    return {name: _probes(each) for name, each in table.all_tables()}
+    return {name: _probes(each) for name, each in table.every()}
 
 
 def _probes(table: Table) -> Probes:
@@ -50,4 +50,4 @@ def _pairs(value: object) -> dict[str, str]:
     words = [pair.split(" ") for pair in values.string(value).split(", ")]
     if any(len(pair) != 2 for pair in words):
         raise ValueError("names, each with a value, separated by commas")
-    return {name: word for name, word in words}
+    return {pair[0]: pair[1] for pair in words}

@@ -119,6 +119,14 @@ class Table:
                 raise self._wrong(name, str(wanted), key, key) from None
             yield key, Table(value, (*self._key, name, key), self._text)
 
+    def every(self) -> Iterator[tuple[str, Table]]:
+        """All entries of this table, each of them a table."""
+        for key, value in self.content.items():
+            self._taken.add(key)
+            if not isinstance(value, dict):
+                raise self._wrong(key, "a table", value)
+            yield key, Table(value, (*self._key, key), self._text)
+
     def entries(self, name: str, check: Callable[[object], T]) -> Iterator[tuple[str, T]]:
         """The values below `name`, none where it is absent."""
         for key, value in self._below(name):

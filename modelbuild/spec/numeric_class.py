@@ -17,17 +17,19 @@ class NumericClass:
     What makes a new class, the rule:
 
     1. A fact belongs here if it can change the result of a floating-point operation of a stage,
-       and is not in the derivation. Threads are the exception: they are in both, because
-       libraries take them together with the caches.
+       is not in the derivation, and can be read without running anything of the stage.
     2. Hardware counts by what software may ask it for: vendor, family, model, caches, and the
-       instruction set below the cap that the recipe sets. Not by clock, stepping, microcode,
-       number of cores, memory, or name of the host.
+       instruction set as the recipe's cap leaves it. Not by clock, stepping, microcode, number of
+       cores, memory, or name of the host. Threads are the recipe's: they are in the derivation.
     3. Software of the host counts by content, not by version or path: loader, libc, libm,
-       libstdc++, compilers, the interpreter. What the environment brings is in the derivation.
-       The kernel counts by major and minor version.
+       libstdc++ and the like, compilers, the interpreter. The kernel counts by major and minor
+       version, the GPU's driver by its version. What wheels bring is in the derivation: torch,
+       MKL, oneDNN, OpenBLAS, CUDA's runtime, cuDNN.
     4. A fact that can't be read is `unknown`, and one that is not there `absent`. Each is a value
        like any other: two machines that both hide a fact may share a class.
-    5. The isolation level and the outcome of probes are evidence beside the class, not part of it.
+    5. What shows only when something runs is evidence beside the class (`probes.py`): what probe
+       operations give, how many threads each library counts, which libraries were loaded. One
+       class with other probes is a fault: of this rule, or of a machine.
 
     A class explains; bits are always compared first.
     """

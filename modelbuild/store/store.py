@@ -5,6 +5,7 @@ realisations/              records of what was built, see realisations.py
 logs/                      what stages printed and what was recorded of their trainings, of failed
                            builds too
 roots/                     links in users' folders that point at outputs
+probes/                    what probe operations gave: evidence, see build/probes.py
 fingerprints/              of environments and interpreters, see environment/fingerprint.py
 stat-cache/, wheel-metadata/, unchanged/
                            what is remembered; to lose it costs time only

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from modelbuild.build.claims import Agreement, agree, breaks, check_claim
+from modelbuild.build.claims import Agreement, agree, breaks, check_claim, not_reproducible
 from modelbuild.build.request import BuildRequest, Observer, Silent
-from modelbuild.build.run import Run, not_reproducible
+from modelbuild.build.run import Run
 from modelbuild.errors import (
     ModelbuildError,
     NotReproducibleError,

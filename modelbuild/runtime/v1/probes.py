@@ -7,7 +7,8 @@ What the environment has is probed: `math` always, numpy and torch where they ar
 the GPU too where the recipe has one.
 
 Writes one JSON object: `probes`, a digest by name; `failed`, why one could not be had; `threads`,
-as each library counts them; `libraries`, the host's own that were loaded, with digests.
+as each library counts them; `libraries`, the host's own that were loaded, with digests;
+`versions`, of what was probed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ROOT = os.environ.get("MODELBUILD_ROOT", "/build")
 
+
 def digest(pieces: Iterable[bytes]) -> str:
     hashed = hashlib.blake2b(digest_size=8)
     for piece in pieces:
@@ -37,8 +39,8 @@ def digest(pieces: Iterable[bytes]) -> str:
 
 def math_probes() -> dict[str, Probe]:
     """The C library's functions, one number at a time."""
-    functions = (math.exp, math.log, math.log1p, math.sin, math.cos, math.tan, math.tanh)
-    functions += (math.erf, math.lgamma, math.atan, math.sinh)
+    functions = [math.exp, math.log1p, math.sin, math.cos, math.tan, math.tanh, math.sinh]
+    functions += [math.erf, math.lgamma, math.atan, math.log]
 
     def libm() -> Iterator[bytes]:
         for number in range(1, 1500):
@@ -98,9 +100,9 @@ class TorchProbes:
         self.functional = torch.nn.functional
 
     def probes(self) -> dict[str, Probe]:
-        names = ("matmul", "matmul_f64", "matmul_bf16", "bmm", "linear", "conv", "lstm", "gru")
-        names += ("softmax", "layer_norm", "batch_norm", "attention", "sum", "cumsum", "sort")
-        names += ("adam", "embedding", "svd")
+        names = ["matmul", "matmul_f64", "matmul_bf16", "bmm", "linear", "conv"]
+        names += ["lstm", "gru", "softmax", "layer_norm", "batch_norm", "attention", "sum"]
+        names += ["cumsum", "sort", "adam", "embedding", "svd"]
         found = {name: getattr(self, name) for name in names}
         found.update((name, self._vector(name)) for name in self.VECTOR)
         prefix = "" if self.device == "cpu" else f"{self.device}."
@@ -263,6 +265,15 @@ def _openblas_threads(library: Any) -> int | None:
     return None
 
 
+def versions(numpy: Any, torch: Any) -> dict[str, str]:
+    found = {module.__name__: module.__version__ for module in (numpy, torch) if module is not None}
+    if torch is not None and torch.cuda.is_available():
+        found["cuda"] = str(torch.version.cuda)
+        found["cudnn"] = str(torch.backends.cudnn.version())
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
 def available(name: str) -> Any:
     """A module of the environment; None where it has none, or a broken one."""
     try:
@@ -292,6 +303,7 @@ def main() -> None:
         "failed": failed,
         "threads": threads(torch),
         "libraries": libraries(),
+        "versions": versions(numpy, torch),
     }
     with open(f"{ROOT}/out/probes.json", "w") as file:
         json.dump(document, file)
