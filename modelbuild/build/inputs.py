@@ -10,6 +10,7 @@ from pathlib import Path
 from modelbuild.errors import DigestMismatchError
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedRecipe
+from modelbuild.spec.processes import MASTER_PORT, launched
 from modelbuild.spec.recipe import Recipe, Stage
 from modelbuild.spec.references import expand, render_param, variable_suffix
 from modelbuild.spec.variables import stage_variables
@@ -44,10 +45,11 @@ class StageInputs:
         locked = self.locked.data.get(name)
         return f"{name}/{locked.file}" if locked and locked.file is not None else name
 
-    def arguments(self) -> list[str]:
-        """The command, every `{...}` replaced."""
+    def arguments(self, port: int = MASTER_PORT) -> list[str]:
+        """The command, every `{...}` replaced; several processes meet at `port`."""
         values = self._values()
-        return [expand(argument, values) for argument in self.stage.run]
+        run = [expand(argument, values) for argument in self.stage.run]
+        return list(launched(run, self.stage.processes, port))
 
     def variables(self) -> dict[str, str]:
         """The whole environment of the stage."""

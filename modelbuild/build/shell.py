@@ -39,7 +39,7 @@ def open_shell(request: BuildRequest, stage: str | None, argv: Sequence[str]) ->
     site = run.site(recipe.name)
     request.observer.message(f"{identity} runs: {' '.join(inputs.arguments())}")
     with open_stage(job, site) as (mounts, _):
-        command = replace(stage_command(job), argv=argv, interactive=True)
+        command = replace(stage_command(job, site), argv=argv, interactive=True)
         return site.sandbox.run(mounts, command, lambda _: None).exit_code
 
 

@@ -73,7 +73,7 @@ def build_stage(
     with open_stage(job, site) as (mounts, folder), _log_file(job, site) as log:
         on_start(lambda: log.last_line)
         try:
-            outcome = site.sandbox.run(mounts, stage_command(job), log.write)
+            outcome = site.sandbox.run(mounts, stage_command(job, site), log.write)
             recorded = keep(mounts.trace, log.path)
             metrics = _check(job, outcome, mounts.out, log, site)
         except StageFailedError as error:
@@ -149,11 +149,12 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
         )
 
 
-def stage_command(job: Job) -> Command:
+def stage_command(job: Job, site: Site) -> Command:
     return Command(
-        argv=job.inputs.arguments(),
+        argv=job.inputs.arguments(site.sandbox.free_port()),
         environment=job.inputs.variables(),
         threads=job.inputs.recipe.hardware.threads,
+        processes=job.inputs.stage.processes,
         gpus=gpus_of(job.inputs.recipe.hardware),
     )
 
@@ -223,10 +224,15 @@ def _metrics(out: Path, name: str, where: str, stage: Stage) -> dict[str, float]
 
 def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFailedError:
     from modelbuild.sandbox.explain import explain_failure
+    from modelbuild.sandbox.ranks import rank_failure
 
     recipe, stage = job.inputs.recipe, job.inputs.stage
-    tail = "\n".join(log.end.decode(errors="replace").splitlines()[-15:])
-    how = f"signal {-outcome.exit_code}" if outcome.exit_code < 0 else str(outcome.exit_code)
+    printed, exit_code, rank = log.end.decode(errors="replace"), outcome.exit_code, []
+    if stage.processes > 1 and (failure := rank_failure(printed)):
+        printed, exit_code = failure.printed, failure.exit_code
+        rank = [("rank", f"{failure.rank} of {stage.processes}, from 0")]
+    tail = "\n".join(printed.splitlines()[-15:])
+    how = f"signal {-exit_code}" if exit_code < 0 else str(exit_code)
     folder = site.workspace / recipe.folder
 
     def in_workspace(path: str) -> bool:
@@ -237,7 +243,7 @@ def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFaile
     command = f"To read all that it printed: modelbuild log {recipe.name}:{stage.name}"
     return StageFailedError(
         f"{recipe.where(f'stages.{stage.name}.run')}: stage '{stage.name}' failed",
-        facts=[("exit code", how), ("printed", tail or "nothing")],
+        facts=[*rank, ("exit code", how), ("printed", tail or "nothing")],
         hint=f"{explained}\n{command}" if explained else command,
     )
 

@@ -10,5 +10,6 @@ supervise.py, connection.py, terminal.py, processors.py
                            the stage's process: its output, its terminal, its processors
 shipped_runtime.py         the bootstraps that start a stage inside
 machine.py, doctor.py      the machine: can it build a recipe, and what could be mended
-explain.py                 which line of the recipe would have helped a failed stage
+explain.py, ranks.py       which line of the recipe would have helped a failed stage; which of
+                           its processes failed
 """

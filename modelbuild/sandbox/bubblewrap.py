@@ -24,6 +24,7 @@ from modelbuild.sandbox.supervise import (
     supervise,
 )
 from modelbuild.sandbox.synthetic_files import synthetic_files
+from modelbuild.spec.processes import MASTER_PORT
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -50,6 +51,9 @@ class Bubblewrap:
 
     def check(self) -> None:
         check_namespaces(required_bwrap())
+
+    def free_port(self) -> int:
+        return MASTER_PORT  # a stage has a loopback of its own
 
     def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:
         bwrap = required_bwrap()

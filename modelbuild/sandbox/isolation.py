@@ -55,7 +55,9 @@ class Command:
     environment: Mapping[str, str]
     """The whole of it: nothing is inherited."""
     threads: int
-    """Processors that the command is told it has."""
+    """Processors that each of its processes is told it has."""
+    processes: int = 1
+    """How many it starts that have so many each."""
     gpus: Sequence[int] = ()
     """Indices of the GPUs it may use."""
     interactive: bool = False
@@ -84,6 +86,10 @@ class Sandbox(Protocol):
 
     def check(self) -> None:
         """Raise UnavailableError where the isolation can't be had. Takes milliseconds."""
+        ...
+
+    def free_port(self) -> int:
+        """Where the processes of one stage can meet; the same one wherever that can be had."""
         ...
 
     def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:

@@ -140,7 +140,7 @@ def first_process(
         *("-I", "-S", "-B", f"{root}/runtime/init.py"),
         str(result.writer),
         str(parent),
-        ",".join(map(str, chosen_processors(command.threads))),
+        ",".join(map(str, chosen_processors(command.threads * command.processes))),
         "terminal" if terminal else "no terminal",
         str(len(environment)),
         *environment,

@@ -48,6 +48,15 @@ class Unconfined:
                 hint="What works here: modelbuild lock, modelbuild verify",
             )
 
+    def free_port(self) -> int:
+        """Another program may take it before the stage does; then the stage fails and says so."""
+        import socket
+
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        return port
+
     def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:
         self.check()
         with (

@@ -13,6 +13,7 @@ from modelbuild.errors import InvalidInputError
 from modelbuild.spec.canonical import Json, canonical_digest
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedEnvironment, LockedRecipe
+from modelbuild.spec.processes import launched
 from modelbuild.spec.recipe import Recipe, RecipeData, Stage
 from modelbuild.spec.variables import stage_variables
 
@@ -107,7 +108,7 @@ def derive(
             if name in locked.data
         },
         "params": {name: _json(locked.params[name]) for name in stage.params},
-        "run": list(stage.run),
+        "run": list(launched(stage.run, stage.processes)),
         "env": dict(stage.env),
         "metrics": stage.metrics,
         "variables": stage_variables(hardware, determinism),
@@ -120,7 +121,7 @@ def derive(
             "cpu": hardware.cpu,
             "gpu": hardware.gpu,
             "gpus": hardware.gpus,
-            "processes": hardware.processes,
+            "processes": stage.processes,
         },
     }
     return Derivation(fields=fields, upstream=dict(upstream))

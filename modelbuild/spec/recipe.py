@@ -168,6 +168,8 @@ class Stage:
     stages: tuple[str, ...] = ()
     """Every stage of this recipe whose output it reads, likewise."""
     env: Mapping[str, str] = field(default_factory=dict)
+    processes: int = 1
+    """How many times the command is started at once; by default as `[hardware]` says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,7 +87,8 @@ def _read_recipe(root: Table) -> Recipe:
     name = model.check_name("name", model.text("name", ""), "the recipe")
     data = read_data(root.table("data"), name)
     params = read_params(root.table("params"))
-    stages = read_stages(root.table("stages"), data, params)
+    hardware = read_hardware(root.table("hardware"))
+    stages = read_stages(root.table("stages"), data, params, hardware.processes)
     for group, names in (("data", data), ("params", params), ("stages", stages)):
         _check_variables(root, group, names)
     return Recipe(
@@ -98,7 +99,7 @@ def _read_recipe(root: Table) -> Recipe:
         code=_read_code(root.table("code")),
         data=data,
         params=params,
-        hardware=read_hardware(root.table("hardware")),
+        hardware=hardware,
         determinism=read_determinism(root.table("determinism")),
         stages=stages,
         tolerances=_read_tolerances(root.table("verify")),

@@ -6,8 +6,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from heapq import heappop, heappush
 
+from modelbuild.spec.processes import launched
 from modelbuild.spec.recipe import Stage
 from modelbuild.spec.recipe_fields import Table, describe, listing, nearest, printable
+from modelbuild.spec.recipe_hardware import COUNTS
 from modelbuild.spec.recipe_paths import code_glob, inner_path
 from modelbuild.spec.references import references
 
@@ -19,13 +21,18 @@ Names = Mapping[str, Collection[str]]
 """The names that a stage may refer to: `data`, `params`, `stages`."""
 
 
-def read_stages(tables: Table, data: Collection[str], params: Collection[str]) -> dict[str, Stage]:
-    """In an order in which each stage comes after those it reads, else as in the file."""
+def read_stages(
+    tables: Table, data: Collection[str], params: Collection[str], processes: int
+) -> dict[str, Stage]:
+    """In an order in which each stage comes after those it reads, else as in the file.
+
+    `processes` are those of a stage that says nothing about them.
+    """
     names: Names = {"data": data, "params": params, "stages": tables.values}
     stages = {}
     for name, table in tables.tables('A stage is a table: [stages.NAME], then run = ["..."]'):
         tables.check_name(name, name, "a stage")
-        stages[name] = _read_stage(name, table, names)
+        stages[name] = _read_stage(name, table, names, processes)
     if not stages:
         tables.fail(
             "",
@@ -36,8 +43,8 @@ def read_stages(tables: Table, data: Collection[str], params: Collection[str]) -
     return _ordered(tables, stages)
 
 
-def _read_stage(name: str, table: Table, names: Names) -> Stage:
-    table.only(("run", "metrics", "code", "data", "params", "stages", "env"))
+def _read_stage(name: str, table: Table, names: Names, processes: int) -> Stage:
+    table.only(("run", "metrics", "code", "data", "params", "stages", "env", "processes"))
     run = _read_run(table)
     env = _read_env(table)
     metrics = table.text("metrics", None)
@@ -67,6 +74,7 @@ def _read_stage(name: str, table: Table, names: Names) -> Stage:
         params=tuple(sorted(used["params"])),
         stages=tuple(sorted(used["stages"])),
         env=env,
+        processes=_read_processes(table, run, processes),
     )
 
 
@@ -95,6 +103,22 @@ def _as_list(command: object) -> str | None:
     except ValueError:
         words = command.split()
     return f"As a list: run = {json.dumps(words)}"
+
+
+def _read_processes(table: Table, run: Sequence[str], default: int) -> int:
+    processes = table.integer("processes", default, COUNTS)
+    try:
+        launched(run, processes)
+    except ValueError as error:
+        table.fail(
+            "run",
+            f"{table.named('run')} can't be started as {processes} processes",
+            wanted='["python", "train.py", ...] or ["python", "-m", "train", ...]',
+            found=str(error),
+            hint="modelbuild starts the processes, by torchrun. For a command that is one process, "
+            "or starts them itself: processes = 1 in the stage.",
+        )
+    return processes
 
 
 def _read_env(table: Table) -> dict[str, str]:

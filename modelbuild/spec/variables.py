@@ -136,6 +136,12 @@ _INDUCTOR = {
     "NUMBA_CACHE_DIR": "/tmp/numba",  # noqa: S108
 }
 
+_PROCESSES = {
+    # All processes of a stage are on one machine, and at isolation `full` there is no other.
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
+}
+
 _CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 _CUDA = {
@@ -164,7 +170,7 @@ def stage_variables(hardware: Hardware, determinism: Determinism) -> dict[str, s
         "MODELBUILD_CPU": hardware.cpu,
         "MODELBUILD_ALLOW": ",".join(sorted(determinism.allow)),
     }
-    groups = (_SYSTEM, _PYTHON, _OFFLINE, threads, _THREADING, _INDUCTOR, device, ours)
+    groups = (_SYSTEM, _PYTHON, _OFFLINE, threads, _THREADING, _INDUCTOR, _PROCESSES, device, ours)
     variables = dict(_INSTRUCTION_SETS[hardware.cpu])
     for group in groups:
         variables.update(group)

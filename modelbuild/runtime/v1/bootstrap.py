@@ -5,8 +5,8 @@ nothing outside a stage, and ends the process where it can't do its work. It rea
 MODELBUILD_SEED, MODELBUILD_THREADS, MODELBUILD_CPU and MODELBUILD_ALLOW.
 
 1. Random bytes come from one stream for each process, keyed by the seed and by the process's
-   lineage: `0` for the first, `0.2` for its third child. One constant stream would make siblings
-   draw the same.
+   lineage: `0` for the first, `0.2` for its third child, `0.r1` for the second rank of torchrun.
+   One constant stream would make siblings draw the same.
 2. Listings of folders are sorted: otherwise their order is the file system's.
 3. Processors are as many as the recipe has threads.
 4. `random`, `numpy` and `torch` are pinned when the script imports them (`pins.py`); none is
@@ -42,7 +42,11 @@ class Lineage:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.enter(os.environ.get(LINEAGE, FIRST))
+        place = os.environ.get(LINEAGE, FIRST)
+        self.is_rank = "RANK" in os.environ and ".r" not in place and place != FIRST
+        if self.is_rank:
+            place = f"{place.rpartition('.')[0]}.r{os.environ['RANK']}"
+        self.enter(place)
 
     def enter(self, place: str) -> None:
         self.place = place
@@ -56,6 +60,7 @@ class Lineage:
 
     def forked(self) -> None:
         """In a child, after a fork."""
+        self.is_rank = False
         self.enter(f"{self.place}.{self.children}")
 
     def random_bytes(self, size: int, flags: int = 0) -> bytes:
@@ -68,8 +73,11 @@ class Lineage:
         return drawn.to_bytes(size, "little")
 
     def starting_seed(self) -> int:
-        """For a generator that takes 32 bits: in the first process, the recipe's own."""
-        if self.place == FIRST:
+        """For a generator that takes 32 bits: in the first process, the recipe's own.
+
+        In every rank too, as scripts seed them: models start alike, data is split by rank.
+        """
+        if self.place == FIRST or self.is_rank:
             return self.seed
         return int.from_bytes(self.random_bytes(4), "little")
 
@@ -143,6 +151,14 @@ def pin_processors(threads: int) -> None:
         _replace(os, "process_cpu_count", cpu_count)
 
 
+def pin_rank_to_processors(threads: int) -> None:
+    """A rank of torchrun, on processors of its own where the stage has enough for all ranks."""
+    rank, ranks = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    allowed = sorted(os.sched_getaffinity(0))
+    if len(allowed) >= threads * ranks:
+        os.sched_setaffinity(0, allowed[rank * threads : (rank + 1) * threads])
+
+
 def _replace(module: ModuleType, name: str, new: Any) -> None:
     setattr(module, name, new)
 
@@ -200,7 +216,10 @@ def main() -> None:
     lineage = Lineage(int(os.environ["MODELBUILD_SEED"]))
     pin_random_bytes(lineage)
     pin_listings()
-    pin_processors(int(os.environ["MODELBUILD_THREADS"]))
+    threads = int(os.environ["MODELBUILD_THREADS"])
+    if lineage.is_rank and "LOCAL_WORLD_SIZE" in os.environ:
+        pin_rank_to_processors(threads)
+    pin_processors(threads)
     for name in PINNED.intersection(sys.modules):  # another .pth file came first
         pin(sys.modules[name], lambda: None, lineage)
     sys.meta_path.insert(0, Importer(lineage))
