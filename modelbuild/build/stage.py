@@ -22,6 +22,7 @@ from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
 from modelbuild.spec.recipe import Hardware, PathData, Stage
 from modelbuild.store.copies import copy_tree, set_times
+from modelbuild.store.derivations import keep_derivation
 from modelbuild.store.realisations import Realisation, Resources, record
 from modelbuild.store.store import Store
 from modelbuild.store.tensor_files import UnreadableTensorsError, count_parameters
@@ -108,6 +109,7 @@ def build_stage(
         notes=(*_notes(outcome, site), *recorded.notes),
         trace=str(recorded.folder.relative_to(site.store.root)) if recorded.folder else None,
     )
+    keep_derivation(job.resolved, site.store)
     record(realisation, site.store)
     return realisation
 

@@ -7,7 +7,7 @@ isolation levels or, where a build did not reproduce, other outputs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,6 +92,17 @@ def find(
         elif realisation.path(store).exists():
             found.append(realisation)
     return found
+
+
+def find_all(store: Store) -> Iterator[tuple[Realisation, float]]:
+    """Every record with the time when it was written, in seconds since 1970; in no order.
+
+    Of outputs that are no longer in the store too. Damaged records are passed over.
+    """
+    for file in (store.root / "realisations").glob("*/*.json"):
+        realisation = None if file.name.startswith(".") else _read(file)
+        if realisation is not None:
+            yield realisation, file.stat().st_mtime
 
 
 def check_intact(realisation: Realisation, store: Store, cache: StatCache) -> None:

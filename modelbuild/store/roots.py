@@ -28,14 +28,14 @@ def link_result(link: Path, target: Path, store: Store) -> None:
     store.write_file(f"roots/{name}", os.fsencode(link) + b"\n")
 
 
-def rooted(store: Store) -> set[Path]:
-    """The objects that links point at. Links that are gone are forgotten."""
-    found = set()
+def rooted(store: Store) -> dict[Path, list[Path]]:
+    """The links to each object that has one. Links that are gone are forgotten."""
+    found: dict[Path, list[Path]] = {}
     folder = store.root / "roots"
     for root in sorted(folder.iterdir()) if folder.exists() else ():
         link = Path(os.fsdecode(root.read_bytes().rstrip(b"\n")))
         if link.is_symlink():
-            found.add(link.readlink())
+            found.setdefault(link.readlink(), []).append(link)
         else:
             root.unlink()
     return found

@@ -1,6 +1,7 @@
 """The store: what was fetched and built, each object immutable once it is there.
 
 objects/<digest>-<name>    trees; an object is valid when it exists under its name
+derivations/               what went into each output
 realisations/              records of what was built, see realisations.py
 logs/                      what stages printed and what was recorded of their trainings, of failed
                            builds too

@@ -1,0 +1,146 @@
+"""Why a stage would be built, or would not: its derivation against the last one that was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from modelbuild.build.request import BuildResult
+from modelbuild.review.changes import Change, changes
+from modelbuild.review.runs import Run, runs
+from modelbuild.spec.canonical import Json
+from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
+from modelbuild.spec.digest import Digest
+from modelbuild.spec.lock import Lock
+from modelbuild.store.derivations import find_derivation
+from modelbuild.store.realisations import Realisation, find_all
+from modelbuild.store.roots import rooted
+from modelbuild.store.store import Store
+
+_WHOLE = frozenset({"run", "metrics", "runtime", "base", "schema"})
+"""Fields that are compared as one value; the entries of the others are compared one by one."""
+_REPEATED = frozenset({"MODELBUILD_SEED", "MODELBUILD_CPU", "MODELBUILD_ALLOW"})
+"""Environment variables that follow from a field which is told by itself."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Why:
+    """One stage, as a build would find it."""
+
+    identity: StageId
+    how: str
+    """`valid` or `would build`."""
+    path: Path | None
+    """Of the valid output."""
+    last: Run | None
+    """The last build of this stage that is not the one at hand; None: never built here."""
+    moved: tuple[Change[Json], ...]
+    """From the last build to the stage as it is, in the recipe's words."""
+
+
+def explain(result: BuildResult, store: Store) -> list[Why]:
+    """Of every stage of a build's dry run, upstream stages of other recipes included."""
+    found = []
+    for identity, stage in result.stages.items():
+        now = result.locked.derivations[identity]
+        resolved = stage.realisation.resolved if stage.realisation else None
+        last = _last(identity, resolved, store)
+        before = find_derivation(last.realisation.resolved, store) if last else None
+        outputs = _outputs(identity, result)
+        found.append(
+            Why(
+                identity=identity,
+                how=stage.how,
+                path=stage.path,
+                last=last,
+                moved=tuple(_moved(before, now, outputs)) if before else (),
+            )
+        )
+    return found
+
+
+def _last(identity: StageId, resolved: Digest | None, store: Store) -> Run | None:
+    found = runs(store, identity.recipe, identity.stage)
+    return next((run for run in found if run.realisation.resolved != resolved), None)
+
+
+def _outputs(identity: StageId, result: BuildResult) -> dict[str, Json]:
+    """The output of every upstream stage; None where that would be built first."""
+    recipe = result.locked.recipes[identity.recipe]
+    reads = upstream_stages(recipe, recipe.stages[identity.stage], result.locked.recipes)
+    outputs: dict[str, Json] = {}
+    for name, each in reads.items():
+        stage = result.stages[each]
+        outputs[name] = str(stage.realisation.output) if stage.realisation else None
+    return outputs
+
+
+def _moved(
+    before: Derivation, now: Derivation, outputs: Mapping[str, Json]
+) -> Iterator[Change[Json]]:
+    old = dict(_flat(before.fields))
+    new = dict(_flat(now.fields))
+    old |= {name: str(digest) for name, digest in before.upstream.items()}
+    # One that is to be built first has no output yet: that is a change, whatever comes out.
+    new |= {name: "not built yet" if each is None else each for name, each in outputs.items()}
+    yield from changes(old, new)
+
+
+def _flat(fields: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """`params.lr`, `code.train.py`, `data.digits`, `hardware.threads`, `seed`, ..."""
+    for name, value in fields.items():
+        if name in _WHOLE or not isinstance(value, Mapping):
+            yield name, value
+            continue
+        for key, each in value.items():
+            if key not in _REPEATED:
+                yield f"{name}.{key}", each
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What an object of the store is to those who might miss it."""
+
+    path: Path
+    links: tuple[Path, ...]
+    """Links in users' folders that keep it from being collected."""
+    claimed: tuple[StageId, ...]
+    """Stages of this workspace's lock that claim it."""
+    made_by: tuple[Realisation, ...]
+    used_by: tuple[str, ...]
+    """Stages that were built from it, as `RECIPE:STAGE`."""
+
+
+def keeps(path: Path, lock: Lock, store: Store) -> Kept | None:
+    """Of an output, named by its path, by a path in it, or by a link to it; None: no output."""
+    resolved = path.resolve()
+    objects = (store.root / "objects").resolve()
+    if objects not in resolved.parents:
+        return None
+    target = store.root / "objects" / resolved.relative_to(objects).parts[0]
+    made = [each for each, _ in find_all(store) if each.path(store) == target]
+    digests = {each.output for each in made}
+    return Kept(
+        path=target,
+        links=tuple(sorted(rooted(store).get(target, []))),
+        claimed=tuple(_claimed(digests, lock)),
+        made_by=tuple(made),
+        used_by=tuple(_users(digests, store)),
+    )
+
+
+def _claimed(digests: set[Digest], lock: Lock) -> Iterator[StageId]:
+    for name, recipe in sorted(lock.recipes.items()):
+        for stage_name, stage in sorted(recipe.stages.items()):
+            if digests.intersection(claim.output for claim in stage.claims):
+                yield StageId(name, stage_name)
+
+
+def _users(digests: set[Digest], store: Store) -> list[str]:
+    found = set()
+    for realisation, _ in find_all(store):
+        derivation = find_derivation(realisation.resolved, store)
+        if derivation and digests.intersection(derivation.upstream.values()):
+            found.add(realisation.name)
+    return sorted(found)
