@@ -22,6 +22,7 @@ COMMANDS = {
     "why": "say why a stage would be built, or what keeps something in the store",
     "history": "show a recipe's metrics over the commits that changed its lock",
     "runs": "list what was built here, with the settings in which runs differ",
+    "show": "show everything that went into one output, as a tree",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",
