@@ -14,6 +14,7 @@ from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sandbox.shipped_runtime import runtime_folder
 from modelbuild.sources.source import Resolved, check_unchanged, realise
 from modelbuild.spec.derivation import StageId
+from modelbuild.spec.lock import LockedEnvironment
 from modelbuild.spec.recipe import Recipe
 
 
@@ -37,8 +38,9 @@ def make_site(
     sandbox.check()
     environment = locked.environment(recipe.name)
     store, say = request.store, request.on_message
-    interpreter = realise_interpreter(environment.python, environment.interpreters, store)
-    path = realise_environment(environment, interpreter, store, say)
+    base, layers = _base_layers(environment, request)
+    interpreter = realise_interpreter(environment.python, environment.interpreters, store, base)
+    path = realise_environment(environment, interpreter, store, say, layers)
     for used in (interpreter.path, path):
         check_fingerprint(used)
     return Site(
@@ -51,6 +53,24 @@ def make_site(
         numeric_class=read_numeric_class(recipe.hardware, interpreter.digest),
         keep_failed=keep_failed,
     )
+
+
+def _base_layers(
+    environment: LockedEnvironment, request: LockRequest
+) -> tuple[Path | None, list[Path]]:
+    """Where the base interpreter is, which is as locked, and copies of what is taken from it."""
+    if environment.base == "host":
+        return None, []
+    from modelbuild.environment.base import find_base
+    from modelbuild.environment.layers import check_base, realise_distribution
+
+    store, say = request.store, request.on_message
+    base = find_base(environment.python, request.locations)
+    check_base(environment, base, store)
+    layers = [
+        realise_distribution(each, lambda: base, store, say) for each in environment.distributions
+    ]
+    return base.python, layers
 
 
 def gather_inputs(

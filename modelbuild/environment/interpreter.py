@@ -59,12 +59,19 @@ def find_python(request: str) -> HostPython:
     return _host_python(inspect(_first_choice(request)))
 
 
-def realise_interpreter(version: str, accepted: Collection[Digest], store: Store) -> Interpreter:
+def ask_python(python: Path) -> HostPython:
+    """The CPython at a path; for one of a virtual environment, the one that it was made from."""
+    return _host_python(inspect(python))
+
+
+def realise_interpreter(
+    version: str, accepted: Collection[Digest], store: Store, base: Path | None = None
+) -> Interpreter:
     """The interpreter as an object of the store.
 
     Any accepted one that is in the store serves, without a look at the host. Else it is copied
-    from the host. Raises UnavailableError where the host has no CPython of that version, or
-    only builds of it that are not accepted.
+    from the host: from `base` alone where that is given. Raises UnavailableError where the host
+    has no CPython of that version, or only builds of it that are not accepted.
     """
     name = f"cpython-{version}"
     for digest in sorted(accepted):
@@ -72,7 +79,7 @@ def realise_interpreter(version: str, accepted: Collection[Digest], store: Store
         if path.exists():
             return Interpreter(version=version, digest=digest, path=path)
     refused: list[HostPython] = []
-    for installation in _installations(version):
+    for installation in [inspect(base)] if base else _installations(version):
         python = _host_python(installation)
         if python.digest in accepted:
             path = _copy(installation, python.digest, store.path(python.digest, name), store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modelbuild.environment.fingerprint import write_fingerprint
@@ -32,8 +32,11 @@ def realise_environment(
     interpreter: Interpreter,
     store: Store,
     on_progress: Callable[[str], None],
+    layers: Sequence[Path] = (),
 ) -> Path:
     """The environment's object: a folder to mount at /build/env. Made once.
+
+    `layers` are the objects of its distributions of a base interpreter.
 
     Raises DigestMismatchError for a package with other bytes than locked, UnavailableError for
     one that can't be had.
@@ -48,7 +51,7 @@ def realise_environment(
         return path
     with store.lock(f"environment-{key.store_key}", waiting):
         if not path.exists():
-            _make_environment(environment, interpreter, store, key, on_progress)
+            _make_environment(environment, interpreter, store, on_progress, layers)
     return path
 
 
@@ -56,20 +59,22 @@ def _make_environment(
     environment: LockedEnvironment,
     interpreter: Interpreter,
     store: Store,
-    key: Digest,
     on_progress: Callable[[str], None],
+    layers: Sequence[Path],
 ) -> None:
     """Make and publish one environment.
 
     1. Install the wheels into a virtual environment that runs here. 2. Check them against what
-    their RECORD says: uv's cache, which they share, may have been changed. 3. Turn it into one
-    that is right at /build/env. 4. Compile. 5. Publish.
+    their RECORD says: uv's cache, which they share, may have been changed. 3. Put the layers under
+    them. 4. Turn it into one that is right at /build/env. 5. Compile. 6. Publish.
     """
     from modelbuild.environment.bytecode import compile_bytecode
     from modelbuild.environment.fetch import InstallOrder, install
+    from modelbuild.environment.layers import link_layer
     from modelbuild.environment.venv import PLACE, make_skeleton, settle, site_packages
     from modelbuild.environment.wheel_record import repair_changed
 
+    key = environment_key(environment, interpreter)
     name = f"env-{environment.key}"
     with store.temporary("environment") as work:
         folder = work / "env"
@@ -83,10 +88,12 @@ def _make_environment(
         on_progress(f"installing {_packages(environment)}")
         install(order, on_progress)
         repair_changed(order, site_packages(folder, interpreter), on_progress)  # 2
-        settle(folder, interpreter)  # 3
+        for layer in layers:  # 3
+            link_layer(layer, folder, site_packages(folder, interpreter))
+        settle(folder, interpreter)  # 4
         on_progress("compiling bytecode")
-        compile_bytecode(folder, PLACE, interpreter.executable)  # 4
-        write_fingerprint(folder, store.path(key, name))  # 5
+        compile_bytecode(folder, PLACE, interpreter.executable)  # 5
+        write_fingerprint(folder, store.path(key, name))  # 6
         store.publish(folder, name, key=key, shared_files=True)
 
 

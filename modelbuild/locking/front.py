@@ -72,7 +72,9 @@ def _check_names(recipes: dict[str, Recipe], lock: Lock, request: LockRequest) -
         known |= set(recipe.data)
         entry = lock.recipes.get(recipe.name)
         if entry:
-            known |= {wheel.name for wheel in lock.environments[entry.environment].wheels}
+            environment = lock.environments[entry.environment]
+            known |= environment.packages
+            known |= {"base"} if environment.base != "host" else set()
     for name in request.update or ():
         if name not in known:
             from difflib import get_close_matches

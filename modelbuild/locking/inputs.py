@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from modelbuild.errors import (
@@ -29,6 +30,8 @@ from modelbuild.store.stat_cache import StatCache
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from modelbuild.environment.interpreter import HostPython
 
 
 def lock_environment(
@@ -71,6 +74,7 @@ def _still_fits(
         and before.exclude_newer == wanted.exclude_newer
         and before.hardware.get("device") == recipe.hardware.device.value
         and previous.platform == wanted.platform
+        and previous.base == wanted.base
         and f"{previous.python}.".startswith(f"{wanted.python}.")
     )
 
@@ -81,7 +85,9 @@ def _package_updates(previous: LockedEnvironment, request: LockRequest) -> froze
         return None
     if not request.update:
         return frozenset()
-    return frozenset(w.name for w in previous.wheels if w.name in request.update) or None
+    if "base" in request.update:
+        return frozenset([*(each.name for each in previous.distributions), *request.update])
+    return previous.packages.intersection(request.update) or None
 
 
 def _update_python(previous: LockedEnvironment, request: LockRequest) -> LockedEnvironment:
@@ -93,13 +99,20 @@ def _update_python(previous: LockedEnvironment, request: LockRequest) -> LockedE
     asked = request.updates("python")
     if not asked and (previous.interpreters or request.check):
         return previous
-    from modelbuild.environment.interpreter import find_python
-
     if not _host_runs(previous.platform):
         return previous
-    found = find_python(previous.python)
+    found = _python_of(previous.python, previous.base, request)
     accepted = tuple(sorted({*previous.interpreters, found.digest}))
     return replace(previous, interpreters=accepted)
+
+
+def _python_of(wanted: str, base: str, request: LockRequest) -> HostPython:
+    from modelbuild.environment.base import find_base
+    from modelbuild.environment.interpreter import ask_python, find_python
+
+    if base == "host":
+        return find_python(wanted)
+    return ask_python(find_base(wanted, request.locations).python)
 
 
 def _host_runs(target: str) -> bool:
@@ -137,7 +150,8 @@ def _resolve(
     update: frozenset[str] | None,
     request: LockRequest,
 ) -> LockedEnvironment:
-    from modelbuild.environment.interpreter import find_python
+    from modelbuild.environment.base import find_base
+    from modelbuild.locking.base import LockableBase
     from modelbuild.locking.resolve import resolve_environment
 
     wanted = recipe.environment.python
@@ -145,9 +159,14 @@ def _resolve(
     if previous and keep_python and not request.updates("python"):
         version, interpreters = previous.python, previous.interpreters
     else:
-        found = find_python(wanted)
+        found = _python_of(wanted, recipe.environment.base, request)
         version = found.version
         interpreters = (found.digest,) if _host_runs(recipe.environment.platform) else ()
+    base = None
+    if recipe.environment.base == "interpreter":
+        found_base = find_base(version, request.locations)
+        where = recipe.where("environment")
+        base = LockableBase(interpreter=found_base, where=where, store=request.store)
     environment = resolve_environment(
         recipe.environment,
         requires,
@@ -157,6 +176,7 @@ def _resolve(
         update,
         cache=request.store.root / "wheel-metadata",
         on_message=request.on_message,
+        base=base,
     )
     return replace(environment, interpreters=interpreters)
 
@@ -211,6 +231,8 @@ def lock_data(
         if isinstance(data, PackageData) and (wheel := environment.wheel(data.package)):
             # The version decides the content, so another version is other data.
             declared = f"{declared} {wheel.version} sha256:{wheel.sha256}"
+        if isinstance(data, PackageData) and (known_to := environment.distribution(data.package)):
+            declared = f"{declared} {known_to.version} {known_to.digest}"
         if known and known.declared == declared and not request.updates(name):
             locked[name] = known
             try:
@@ -234,8 +256,14 @@ def source_context(
     store = request.store
 
     def wheel_contents(package: str) -> Path:
+        from modelbuild.environment.base import find_base
+        from modelbuild.environment.distribution import PACKAGES
+        from modelbuild.environment.layers import realise_distribution
         from modelbuild.environment.realise import unpacked_wheel
 
+        if distribution := environment.distribution(package):
+            base = partial(find_base, environment.python, request.locations)
+            return realise_distribution(distribution, base, store, request.on_message) / PACKAGES
         wheel = environment.wheel(package)
         if wheel is None:
             raise OutOfDateError(

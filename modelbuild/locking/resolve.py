@@ -9,11 +9,12 @@ from pathlib import Path
 
 from modelbuild.errors import DigestMismatchError, ModelbuildError
 from modelbuild.locking import pip_tools, uv
+from modelbuild.locking.base import LockableBase
 from modelbuild.locking.metadata import describe_files
 from modelbuild.locking.requirements import CONSTRAINT
 from modelbuild.locking.resolver import OfferedFile, Question, Release
 from modelbuild.locking.wheels import choose_file, target_tags
-from modelbuild.spec.lock import LockedEnvironment, LockedWheel
+from modelbuild.spec.lock import LockedDistribution, LockedEnvironment, LockedWheel
 from modelbuild.spec.recipe import Device, Environment
 
 Resolver = Callable[[Question], tuple[Release, ...]]
@@ -32,17 +33,21 @@ def resolve_environment(
     *,
     cache: Path | None = None,
     on_message: Callable[[str], None] = lambda _: None,
+    base: LockableBase | None = None,
 ) -> LockedEnvironment:
     """Resolve `requires` (as of `requirements_of`) for the declared target, never the host.
 
     `python` is an exact version. The versions and files of `previous` are kept, except of the
     packages that `update` names; None: all are kept; empty: none is. `cache` is a folder for what
     was read of wheels. `on_message` hears of what a person should know and the lock doesn't say.
+    What `base` has is taken from there, as it is.
     `interpreters` of the result is empty.
 
     Raises DigestMismatchError where a file that stays locked has other bytes now,
     UnavailableError where a package has no file for the target.
     """
+    if base:
+        base.check(previous, update)
     kept = _kept(previous, update)
     question = Question(
         requires=tuple(text for text in requires if not text.startswith(CONSTRAINT)),
@@ -54,18 +59,29 @@ def resolve_environment(
         pins={name: wheel.version for name, wheel in kept.items()},
         from_source=tuple(sorted(environment.from_source)),
         exclude_newer=environment.exclude_newer,
+        base=base.stand_ins(requires) if base else {},
     )
     releases = releases_for_device(RESOLVERS[environment.resolver], question, device, on_message)
-    wheels = _locked(releases, question, kept, cache)
+    from_index = [release for release in releases if release.name not in question.base]
+    wheels = _locked(from_index, question, kept, cache)
     _report_moves(kept, wheels, on_message)
+    names = [release.name for release in releases if release.name in question.base]
+    distributions = base.lock(names) if base else ()
+    for words in base.missing(names) if base else ():
+        on_message(words)
     return LockedEnvironment(
-        python=python, platform=environment.platform, backend=backend_of(wheels), wheels=wheels
+        python=python,
+        platform=environment.platform,
+        backend=backend_of([*wheels, *distributions]),
+        wheels=wheels,
+        base=environment.base,
+        distributions=distributions,
     )
 
 
-def backend_of(wheels: Sequence[LockedWheel]) -> str:
+def backend_of(packages: Sequence[LockedWheel | LockedDistribution]) -> str:
     """`cpu`, `cu130`, `rocm6.4`, ...; `none` where nothing comes in builds for accelerators."""
-    versions = {wheel.name: wheel.version for wheel in wheels}
+    versions = {package.name: package.version for package in packages}
     labels = {_local(version) for version in versions.values()}
     if found := sorted(label for label in labels if re.fullmatch(r"cu\d+|rocm[\d.]+|xpu", label)):
         return found[-1]
@@ -196,7 +212,7 @@ def _asking_for(device: Device, question: Question, unfit: Mapping[str, str]) ->
 
 def _unfit(releases: Sequence[Release], question: Question, device: Device) -> dict[str, str]:
     """Packages, with versions, in builds for another device than the declared one."""
-    versions = {release.name: release.version for release in releases}
+    versions = {each.name: each.version for each in releases if each.name not in question.base}
     if device is not Device.CPU:
         return {name: version for name, version in versions.items() if _local(version) == "cpu"}
     unfit = {n: v for n, v in versions.items() if _ACCELERATOR.fullmatch(n) or _gpu_build(v)}

@@ -21,6 +21,9 @@ class Question:
     from_source: tuple[str, ...] = ()
     """Normalised names of packages to take as sdists; all others are wheels."""
     exclude_newer: str | None = None
+    base: Mapping[str, str] = field(default_factory=dict)
+    """URLs by name: stand-ins for the distributions of a base interpreter, which are taken as
+    they are wherever something requires them."""
     torch_backend: str | None = None
     """Take torch and its kin from PyTorch's index of this backend; only uv can."""
 
@@ -47,4 +50,5 @@ class Release:
     name: str
     """Normalised."""
     version: str
+    """For a distribution of the base interpreter, its own."""
     files: tuple[OfferedFile, ...]

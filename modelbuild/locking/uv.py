@@ -76,13 +76,18 @@ def _arguments(question: Question, folder: Path) -> Iterator[str]:
     yield from ("--python-platform", question.platform, "--only-binary", ":all:")
     for name in question.from_source:
         yield from ("--no-binary", name)
-    if question.constraints:
-        constraints.write_text("\n".join(question.constraints), encoding="utf-8")
+    if narrowing := [*question.constraints, *_stand_ins(question.base)]:
+        constraints.write_text("\n".join(narrowing), encoding="utf-8")
         yield from ("--constraints", str(constraints))
     if question.exclude_newer:
         yield from ("--exclude-newer", end_of_day(question.exclude_newer))
     if question.torch_backend:
         yield from ("--torch-backend", question.torch_backend)
+
+
+def _stand_ins(base: Mapping[str, str]) -> Iterator[str]:
+    """A constraint with a URL: whatever requires the name gets this, and no index is asked."""
+    yield from (f"{name} @ {url}" for name, url in sorted(base.items()))
 
 
 def _variables(question: Question) -> dict[str, str]:
@@ -109,7 +114,7 @@ def end_of_day(moment: str) -> str:
 
 
 def _release(package: Mapping[str, Any], folder: Path) -> Release:
-    files = [*package.get("wheels", ())] or [package["sdist"]]
+    files = [*package.get("wheels", ())] or [package.get("sdist") or package["archive"]]
     return Release(
         name=package["name"],
         version=package["version"],

@@ -39,6 +39,21 @@ class LockedWheel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LockedDistribution:
+    """One distribution of the base interpreter, pinned by what is on its disk."""
+
+    name: str
+    """Normalised."""
+    version: str
+    digest: Digest
+    """Of the tree of its files, as `environment/distribution.py` arranges them."""
+    files: int
+    bytes: int
+    licence: str
+    """As of a wheel."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockedEnvironment:
     """An exact interpreter and exact packages for one platform."""
 
@@ -49,6 +64,10 @@ class LockedEnvironment:
     """`cpu`, `cu130`, ..., or `none` where nothing comes in builds for accelerators."""
     wheels: tuple[LockedWheel, ...]
     """Sorted by name."""
+    base: str = "host"
+    """`interpreter`: the wheels lie on top of distributions that an interpreter brings along."""
+    distributions: tuple[LockedDistribution, ...] = ()
+    """Those, sorted by name."""
     interpreters: tuple[Digest, ...] = field(default=(), compare=False)
     """Tree digests of the builds of that CPython which are accepted, sorted.
 
@@ -60,9 +79,17 @@ class LockedEnvironment:
     def digest(self) -> Digest:
         """Of what decides the environment's content."""
         wheels: list[Json] = [[w.name, w.version, w.filename, w.sha256] for w in self.wheels]
-        return canonical_digest(
-            {"python": self.python, "platform": self.platform, "wheels": wheels}
-        )
+        content: dict[str, Json] = {
+            "python": self.python,
+            "platform": self.platform,
+            "wheels": wheels,
+        }
+        if self.base != "host":
+            content["base"] = self.base
+            content["distributions"] = [
+                [each.name, each.version, str(each.digest)] for each in self.distributions
+            ]
+        return canonical_digest(content)
 
     @property
     def key(self) -> str:
@@ -71,6 +98,15 @@ class LockedEnvironment:
 
     def wheel(self, name: str) -> LockedWheel | None:
         return next((wheel for wheel in self.wheels if wheel.name == name), None)
+
+    def distribution(self, name: str) -> LockedDistribution | None:
+        return next((each for each in self.distributions if each.name == name), None)
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """The names of all of them."""
+        wheels, distributions = self.wheels, self.distributions
+        return frozenset([*(each.name for each in wheels), *(each.name for each in distributions)])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,6 +59,7 @@ def _environment_lines(key: str, environment: LockedEnvironment) -> list[str]:
         "python": environment.python,
         "platform": environment.platform,
         "backend": environment.backend,
+        "base": environment.base if environment.base != "host" else None,
         "interpreters": [str(digest) for digest in sorted(environment.interpreters)],
     }
     packages: dict[str, Json] = {
@@ -71,7 +72,18 @@ def _environment_lines(key: str, environment: LockedEnvironment) -> list[str]:
         }
         for wheel in sorted(environment.wheels, key=lambda wheel: wheel.name)
     }
-    return toml_table(path, about) + toml_table([*path, "packages"], packages)
+    distributions: dict[str, Json] = {
+        each.name: {
+            "version": each.version,
+            "digest": str(each.digest),
+            "files": each.files,
+            "bytes": each.bytes,
+            "licence": each.licence,
+        }
+        for each in environment.distributions
+    }
+    lines = toml_table(path, about) + toml_table([*path, "packages"], packages)
+    return lines + toml_table([*path, "distributions"], distributions)
 
 
 def _recipe_lines(name: str, recipe: LockedRecipe) -> list[str]:

@@ -10,6 +10,7 @@ from modelbuild.spec import lock_values as values
 from modelbuild.spec.lock import (
     Claim,
     LockedData,
+    LockedDistribution,
     LockedEnvironment,
     LockedFile,
     LockedRecipe,
@@ -31,6 +32,10 @@ def read_environment(key: str, table: Table) -> LockedEnvironment:
         # accept another interpreter each are both right.
         interpreters=tuple(sorted(set(table.take("interpreters", values.digests)))),
         wheels=tuple(_wheel(name, wheel) for name, wheel in sorted(table.tables("packages"))),
+        base=table.maybe("base", values.string) or "host",
+        distributions=tuple(
+            _distribution(name, each) for name, each in sorted(table.tables("distributions"))
+        ),
     )
     table.finish()
     if environment.key != key:
@@ -53,6 +58,19 @@ def _wheel(name: str, table: Table) -> LockedWheel:
     )
     table.finish()
     return wheel
+
+
+def _distribution(name: str, table: Table) -> LockedDistribution:
+    distribution = LockedDistribution(
+        name=name,
+        version=table.take("version", values.string),
+        digest=table.take("digest", values.digest),
+        files=table.take("files", values.count),
+        bytes=table.take("bytes", values.count),
+        licence=table.take("licence", values.string),
+    )
+    table.finish()
+    return distribution
 
 
 def read_recipe(

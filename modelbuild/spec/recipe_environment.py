@@ -156,12 +156,12 @@ def _read_exclude_newer(table: Table) -> str | None:
 
 
 def _read_base(table: Table) -> str:
-    base = table.text("base", "host")
-    if base != "host":
+    base = table.choice("base", "host", ("host", "interpreter"))
+    if base == "interpreter" and table.text("resolver", "uv") != "uv":
         table.fail(
-            "base",
-            f"{table.named('base')} is not 'host'",
-            wanted="host; others are not supported",
-            found=printable(base),
+            "resolver",
+            f'{table.named("resolver")} does not go with base = "interpreter"',
+            wanted="uv, which can resolve around packages that are there already",
+            found="pip-tools",
         )
     return base
