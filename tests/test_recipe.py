@@ -814,12 +814,17 @@ MISTAKES = {
         '  wanted: "script" or false\n'
         "  found:  a boolean: true",
     ),
-    "a base that is reserved": Mistake(
+    "an unknown base": Mistake(
         'packages = ["torch==2.13.0"]',
-        'packages = ["torch==2.13.0"]\nbase = "interpreter"',
-        "7: 'base' in [environment] is not 'host'\n"
-        "  wanted: host; others are not supported\n"
-        "  found:  interpreter",
+        'packages = ["torch==2.13.0"]\nbase = "image"',
+        "7: unknown value of 'base' in [environment]\n  wanted: host, interpreter\n  found:  image",
+    ),
+    "a base that pip-tools can't resolve on": Mistake(
+        'packages = ["torch==2.13.0"]',
+        'packages = ["torch==2.13.0"]\nbase = "interpreter"\nresolver = "pip-tools"',
+        "8: 'resolver' in [environment] does not go with base = \"interpreter\"\n"
+        "  wanted: uv, which can resolve around packages that are there already\n"
+        "  found:  pip-tools",
     ),
     "an unknown platform": Mistake(
         'packages = ["torch==2.13.0"]',

@@ -85,7 +85,8 @@ def _make_environment(
             target=["--python", str(python)],
             work=work,
         )
-        on_progress(f"installing {_packages(environment)}")
+        if environment.wheels:
+            on_progress(f"installing {_packages(environment)}")
         install(order, on_progress)
         repair_changed(order, site_packages(folder, interpreter), on_progress)  # 2
         for layer in layers:  # 3

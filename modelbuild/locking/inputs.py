@@ -13,6 +13,7 @@ from modelbuild.errors import (
     InvalidInputError,
     ModelbuildError,
     OutOfDateError,
+    UnavailableError,
 )
 from modelbuild.locking.code import recipe_code, stage_code
 from modelbuild.locking.request import LockRequest, out_of_date
@@ -179,6 +180,24 @@ def _resolve(
         base=base,
     )
     return replace(environment, interpreters=interpreters)
+
+
+def base_problems(environment: LockedEnvironment, request: LockRequest) -> list[ModelbuildError]:
+    """How the base interpreter of this machine is not as locked. There may be none here."""
+    if environment.base == "host":
+        return []
+    from modelbuild.environment.base import find_base
+    from modelbuild.environment.layers import check_base
+
+    try:
+        base = find_base(environment.python, request.locations)
+    except UnavailableError:
+        return []
+    try:
+        check_base(environment, base, request.store)
+    except ModelbuildError as error:
+        return [error]
+    return []
 
 
 def lock_code(recipe: Recipe, workspace: Workspace) -> dict[str, LockedFile]:

@@ -146,7 +146,13 @@ def resolution_error(stderr: str, question: Question) -> ModelbuildError:
             facts=[("uv says", _reason(text))],
             hint="Check the network, and the indexes of pip's and uv's configuration.",
         )
-    return ModelbuildError("packages can't be resolved", facts=[("uv says", _reason(text))])
+    return ModelbuildError(
+        "packages can't be resolved",
+        facts=[("uv says", _reason(text))],
+        hint="What the base interpreter has is taken as it is, and no wheel takes its place."
+        if question.base
+        else None,
+    )
 
 
 def _no_wheel(text: str) -> tuple[str, str] | None:

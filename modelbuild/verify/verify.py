@@ -16,6 +16,7 @@ from modelbuild.errors import (
     UsageError,
     deciding_exit_code,
 )
+from modelbuild.locking.inputs import base_problems
 from modelbuild.locking.lock import LockResult, check_current, lock_recipes
 from modelbuild.locking.request import LockRequest
 from modelbuild.sources.lock_on_disk import read_whole_lock
@@ -140,7 +141,7 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
         return RecipeVerdict(lock="stale", problems=(error,))
     absent = _absent(recipe, run.locked)
     stages: dict[str, StageVerdict] = {}
-    problems: list[ModelbuildError] = []
+    problems = base_problems(run.locked.environment(recipe.name), run.lock_request)
     measured = _measured(recipe, run, request, problems)
     for identity in run.locked.derivations:
         if identity.recipe == recipe.name:
