@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         "--update",
         nargs="*",
         metavar="NAME",
-        help="move packages or data tables, `python` or `runtime`; without names: everything",
+        help="move packages or data tables, `python`, `base`, `runtime`; without names: everything",
     )
     parser.add_argument("--json", action="store_true", help="print what changed as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
