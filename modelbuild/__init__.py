@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from modelbuild.build.request import BuildResult, Observer
     from modelbuild.locking.front import LockReport
+    from modelbuild.verify.compare_recipes import CompareReport
     from modelbuild.verify.verify import VerifyReport
 
-__all__ = ["build", "lock", "verify"]
+__all__ = ["build", "compare", "lock", "verify"]
 
 
 def lock(
@@ -115,12 +116,14 @@ def verify(
     *recipes: str | Path,
     folder: str | Path = ".",
     rebuild: bool = False,
+    seeds: int | None = None,
     paranoid: bool = False,
     store: str | Path | None = None,
     observer: Observer | None = None,
 ) -> VerifyReport:
     """Check the lock's claims; with `rebuild`, build again from scratch and compare bits.
 
+    With `seeds`, build that many seeds, and keep the spread of every metric in the lock.
     Without recipes: all that is locked in the workspace around `folder`. What does not hold is
     in the report's `problems`, it is not raised.
     """
@@ -141,7 +144,48 @@ def verify(
             store=Store.open(Path(store) if store else None),
             recipes=[workspace.relative(path) for path in paths],
             rebuild=rebuild,
+            seeds=seeds,
             paranoid=paranoid,
+            locations=read_locations(os.environ),
+            observer=observer or Silent(),
+        )
+    )
+
+
+def compare(
+    first: str | Path,
+    second: str | Path | None = None,
+    *,
+    settings: Sequence[str] = (),
+    seeds: int | None = None,
+    metrics: Collection[str] = (),
+    store: str | Path | None = None,
+    observer: Observer | None = None,
+) -> CompareReport:
+    """Compare the metrics of two recipes of a workspace, with `seeds` on the same seeds.
+
+    `settings` are of the second recipe; without one, of the first: an experiment with it.
+    Seeds that fail are in the report's `problems`; what fails with every seed is raised.
+    """
+    from pathlib import Path
+
+    from modelbuild.build.request import Silent
+    from modelbuild.sources.locations import read_locations
+    from modelbuild.sources.workspace import Workspace
+    from modelbuild.store.store import Store
+    from modelbuild.verify.compare_recipes import CompareRequest
+    from modelbuild.verify.compare_recipes import compare as compare_recipes
+
+    workspace = Workspace.around_recipe(Path(first))
+    return compare_recipes(
+        CompareRequest(
+            workspace=workspace,
+            store=Store.open(Path(store) if store else None),
+            first=workspace.relative(Path(first)),
+            second=workspace.relative(Path(first if second is None else second)),
+            settings=tuple(settings),
+            seeds=seeds,
+            metrics=metrics,
             locations=read_locations(os.environ),
             observer=observer or Silent(),
         )

@@ -109,7 +109,7 @@ def test_version() -> None:
     assert command("--version") == Ran(0, f"modelbuild {version('modelbuild')}\n", "")
 
 
-ONE_TARGET = ("log", "why", "history", "show")
+ONE_TARGET = ("log", "why", "history", "show", "compare")
 
 
 # -- mistakes --------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ COMMANDS = {
     "history": "show a recipe's metrics over the commits that changed its lock",
     "runs": "list what was built here, with the settings in which runs differ",
     "show": "show everything that went into one output, as a tree",
+    "compare": "compare the metrics of two recipes, on the same seeds",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",

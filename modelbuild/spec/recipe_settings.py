@@ -13,7 +13,7 @@ from modelbuild.spec.recipe_fields import Source, Table, describe, listing, near
 from modelbuild.spec.recipe_hardware import COUNTS, SEEDS
 from modelbuild.spec.recipe_params import read_param
 
-_SEED = ("seed", "determinism.seed")
+SEED_NAMES = ("seed", "determinism.seed")
 _THREADS = "hardware.threads"
 
 
@@ -47,7 +47,7 @@ def override(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 def _apply(recipe: Recipe, setting: str) -> Recipe:
     name, equals, text = setting.partition("=")
     name = name.strip()
-    known = (*(f"params.{param}" for param in recipe.params), *_SEED, _THREADS)
+    known = (*(f"params.{param}" for param in recipe.params), *SEED_NAMES, _THREADS)
     source = _Setting(setting)
     if not equals:
         raise source.error("", "no '='", wanted="NAME=VALUE", found=printable(setting))
@@ -60,7 +60,7 @@ def _apply(recipe: Recipe, setting: str) -> Recipe:
             found=printable(name),
             hint=f"Did you mean '{meant}'?" if meant else None,
         )
-    if name in _SEED:
+    if name in SEED_NAMES:
         seed = _table(source, name, text).integer(name, 0, SEEDS)
         return replace(recipe, determinism=replace(recipe.determinism, seed=seed))
     if name == _THREADS:

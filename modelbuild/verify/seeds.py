@@ -82,7 +82,8 @@ def build_seeds(recipe: Recipe, seeds: Sequence[int], request: BuildRequest) -> 
     results: dict[int, BuildResult] = {}
     failures: dict[int, ModelbuildError] = {}
     for count, seed in enumerate(seeds, start=1):
-        request.observer.message(f"{recipe.name}: seed {seed} ({count} of {len(seeds)})")
+        name = " with ".join(filter(None, (recipe.name, ", ".join(request.settings))))
+        request.observer.message(f"{name}: seed {seed} ({count} of {len(seeds)})")
         settings = (*request.settings, f"seed={seed}")
         try:
             results[seed] = build(replace(request, settings=settings))
@@ -94,7 +95,7 @@ def build_seeds(recipe: Recipe, seeds: Sequence[int], request: BuildRequest) -> 
 def _of_seed(error: ModelbuildError, recipe: Recipe, settings: Sequence[str]) -> ModelbuildError:
     alone = " ".join(f"--set {setting}" for setting in settings)
     return type(error)(
-        f"{recipe.name} with {settings[-1]}: {error.summary}",
+        f"{recipe.name} with {', '.join(settings)}: {error.summary}",
         facts=error.facts,
         hint=f"{error.hint}\nThis seed alone: modelbuild build {recipe.path} {alone}",
     )
@@ -115,13 +116,13 @@ def measure_seeds(recipe: Recipe, run: Run, count: int) -> SeedsVerdict:
         for name, values in sorted(metrics.items()):
             missing = [seed for seed in runs.results if seed not in values]
             if missing:
-                notes.append(f"{stage}: {name} is missing with {_seeds(missing)}")
+                notes.append(f"{stage}: {name} is missing with {name_seeds(missing)}")
             if len(values) >= 2:
                 own = values.get(recipe.determinism.seed)
                 statistics = summarise(list(values.values()))
                 stages[stage][name] = Spread(own=own, statistics=statistics)
     if runs.failures:
-        failed = _seeds(list(runs.failures))
+        failed = name_seeds(list(runs.failures))
         notes.append(f"{failed} failed: what follows is of {len(runs.results)} of {count} seeds")
     kept = _keep(runs, stages, run, notes)
     return SeedsVerdict(
@@ -133,7 +134,7 @@ def measure_seeds(recipe: Recipe, run: Run, count: int) -> SeedsVerdict:
     )
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def name_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
