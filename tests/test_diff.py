@@ -21,11 +21,13 @@ from modelbuild.spec.lock import (
     LockedEnvironment,
     LockedFile,
     LockedRecipe,
+    LockedSeeds,
     LockedStage,
     LockedWheel,
 )
 from modelbuild.spec.lock_file import render_lock
 from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.seed_statistics import SeedStatistics
 
 FACTS = {"cpu-vendor": "GenuineIntel", "libm": "b3:0123456789ab"}
 CLASS = NumericClass(FACTS).key
@@ -304,6 +306,42 @@ def test_identical_output_from_other_inputs_is_said() -> None:
     stage = replace(train_stage("moved"), claims=(a_claim(digest("moved"), loss=0.1),))
     new = changed(params={"lr": 0.1}, stages={"train": stage})
     assert "train  came out identical from other inputs" in text(a_lock(), new)
+
+
+def with_spread(stage: LockedStage, deviation: float) -> LockedStage:
+    statistics = SeedStatistics(
+        seeds=5,
+        mean=stage.claims[0].metrics["accuracy"],
+        deviation=deviation,
+        low=0.9,
+        high=1.0,
+        least=0.9,
+        most=1.0,
+    )
+    seeds = LockedSeeds(derivation=stage.derivation, numeric_class=CLASS, statistics=statistics)
+    return replace(stage, seeds={"accuracy": seeds})
+
+
+@pytest.mark.parametrize("measured", ["before", "after", "both"])
+@pytest.mark.parametrize(
+    ("deviation", "verdict"),
+    [
+        (0.001, "larger than seed noise"),
+        (0.1, "within seed noise"),
+        (0.0, "larger than seed noise"),
+    ],
+)
+def test_a_gain_is_told_from_seed_noise(measured: str, deviation: float, verdict: str) -> None:
+    before, after = evaluate_stage(accuracy=0.97), evaluate_stage("moved", accuracy=0.98)
+    if measured != "after":
+        before = with_spread(before, deviation)
+    if measured != "before":
+        after = with_spread(after, deviation)
+    train = train_stage(loss=0.1)
+    old, new = (changed(stages={"evaluate": each, "train": train}) for each in (before, after))
+    expected = f"evaluate  accuracy  0.97 -> 0.98  (+0.01, +1.0 %), {verdict}\n"
+    assert expected in text(old, new) + "\n"
+    assert f"+0.01, +1.0 %<br>{verdict} |" in diff_markdown(compare_locks(old, new), "a", "b")
 
 
 def test_states_of_claims() -> None:

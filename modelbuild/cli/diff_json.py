@@ -45,6 +45,7 @@ def _stage(stage: StageDifference) -> dict[str, object]:
         "old": _claim(stage.old),
         "new": _claim(stage.new),
         "metrics": _changes(stage.metrics, lambda value: value),
+        "noise": dict(stage.noise),
     }
 
 

@@ -80,6 +80,8 @@ def _metric_row(stage: StageDifference, metric: Change[float]) -> str:
     moved = ""
     if metric.old is not None and metric.new is not None:
         moved = step(metric.old, metric.new)
+        noise = stage.noise.get(metric.name)
+        moved += f"<br>{noise}" if noise else ""
     return f"| {_text(stage.name)} | {_text(metric.name)} | {before} | {after} | {moved} |"
 
 

@@ -35,7 +35,9 @@ def metric_words(stage: StageDifference) -> Iterator[str]:
     if stage.new is None:
         return
     for metric in stage.metrics:
-        yield f"{stage.name}  {metric.name}  {moved_number(metric)}"
+        noise = stage.noise.get(metric.name)
+        words = f"{stage.name}  {metric.name}  {moved_number(metric)}"
+        yield f"{words}, {noise}" if noise else words
 
 
 def moved_number(metric: Change[float]) -> str:

@@ -5,11 +5,12 @@ No store, no network, no clock: a reviewer's machine has neither data nor packag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from modelbuild.review.changes import Change, changes
+from modelbuild.review.noise import against_noise
 from modelbuild.review.packages import PackageChange, compare_packages
 from modelbuild.review.reasons import rebuild_reasons
 from modelbuild.spec.derivation import StageId
@@ -50,6 +51,8 @@ class StageDifference:
     """Of the same numeric class where both sides have one."""
     metrics: tuple[Change[float], ...] = ()
     """Every metric of either claim, moved or not."""
+    noise: Mapping[str, str] = field(default_factory=dict)
+    """Of metrics that moved: how that compares with the spread over seeds on record."""
 
     @property
     def changed(self) -> bool:
@@ -172,6 +175,7 @@ def _compare_stages(recipe: str, old: Lock, new: Lock) -> Iterator[StageDifferen
             old=first,
             new=second,
             metrics=_metrics(first, second),
+            noise=_noise(was, now, _metrics(first, second)),
         )
 
 
@@ -200,6 +204,24 @@ def _metrics(old: Claim | None, new: Claim | None) -> tuple[Change[float], ...]:
         Change(name=name, old=before.get(name), new=after.get(name))
         for name in sorted({*before, *after})
     )
+
+
+def _noise(
+    old: LockedStage | None, new: LockedStage | None, metrics: Iterable[Change[float]]
+) -> dict[str, str]:
+    if old is None or new is None:
+        return {}
+    before, after = old.current_seeds, new.current_seeds
+    found = {}
+    for metric in metrics:
+        if metric.old is None or metric.new is None or metric.old == metric.new:
+            continue
+        spreads = (before.get(metric.name), after.get(metric.name))
+        one, other = (each.statistics if each else None for each in spreads)
+        verdict = against_noise(metric.old, metric.new, one, other)
+        if verdict:
+            found[metric.name] = verdict
+    return found
 
 
 def _alarms(recipes: tuple[RecipeDifference, ...]) -> Iterator[str]:
