@@ -653,6 +653,23 @@ def test_a_named_operation_is_allowed_and_others_are_not(torch_stage: Stage) -> 
 
 @pytest.mark.slow
 @pytest.mark.network
+@pytest.mark.parametrize(("allow", "fast"), [((), True), (("put_",), False)])
+def test_on_a_gpu_an_allowed_operation_does_not_let_attention_sum_in_any_order(
+    torch_stage: Stage, allow: tuple[str, ...], fast: bool
+) -> None:
+    code = """
+import torch
+cuda = torch.backends.cuda
+[cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()]
+"""
+    determinism = Determinism(allow=allow)
+    gpu = Hardware(device=Device.CUDA, gpus=1)
+    assert torch_stage.value(code, hardware=gpu, determinism=determinism) == [fast] * 3
+    assert torch_stage.value(code, determinism=determinism) == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.network
 def test_ranks_of_torchrun_have_the_seed_but_random_bytes_of_their_own(
     torch_stage: Stage, tmp_path: Path
 ) -> None:

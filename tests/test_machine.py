@@ -9,14 +9,12 @@ from pathlib import PurePosixPath
 import pytest
 
 from modelbuild.errors import UnavailableError
+from modelbuild.sandbox.gpus import Gpu, fitting_gpus
 from modelbuild.sandbox.machine import (
     LEVELS,
-    Gpu,
     Machine,
     check_hardware,
     cpu_level,
-    fitting_gpus,
-    parse_gpus,
     read_numeric_class,
     this_machine,
 )
@@ -171,16 +169,10 @@ def test_a_stage_gets_the_gpus_that_fit() -> None:
     machine = replace(XEON, gpus=(T4, H100, H100, H100))
     hardware = cuda(gpus=2, gpu="NVIDIA H100*")
     check_hardware(recipe(hardware), machine)
-    assert fitting_gpus(hardware, machine) == (1, 2)
+    assert fitting_gpus(hardware, machine.gpus) == (H100, H100, H100)
     assert (
         read_numeric_class(hardware, PYTHON, machine).facts["gpus"] == f"{H100.name}, {H100.name}"
     )
-
-
-def test_what_nvidia_smi_prints_is_read() -> None:
-    assert parse_gpus(
-        "NVIDIA H100 80GB HBM3, 81920, 550.54.15\nTesla T4, 15360, 550.54.15\nGB10, [N/A], 580.1\n"
-    ) == (H100, T4, Gpu(name="GB10", memory_bytes=0, driver="580.1"))
 
 
 def test_the_same_facts_are_the_same_class() -> None:

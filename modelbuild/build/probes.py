@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.build.trace import ask
 from modelbuild.errors import NotReproducibleError
+from modelbuild.sandbox.gpus import Gpu
+from modelbuild.sandbox.lease import leased_gpus
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.probes import ProbeRun, Probes, short_probes
 from modelbuild.spec.recipe import Hardware
@@ -61,7 +63,8 @@ def probe(
     with store.lock(f"probes-{key}-{run.name}-{run.settings}", waiting):
         if not path.exists():
             say("probing the numerics of this machine with this environment")
-            document, complaint = _run(site, hardware, run)
+            with leased_gpus(hardware, lambda what: say(f"waiting for {what}")) as gpus:
+                document, complaint = _run(site, hardware, run, gpus)
             if document is None:
                 say(f"the numerics of this machine can't be probed: {complaint}")
                 return None
@@ -100,9 +103,10 @@ def _boot() -> str:
         return "unknown"
 
 
-def _run(site: Site, hardware: Hardware, run: ProbeRun) -> tuple[bytes | None, str]:
+def _run(
+    site: Site, hardware: Hardware, run: ProbeRun, gpus: Sequence[Gpu]
+) -> tuple[bytes | None, str]:
     """What the probes wrote, or what they printed instead."""
-    from modelbuild.build.stage import gpus_of
     from modelbuild.sandbox.isolation import Command, Mounts
 
     printed: list[bytes] = []
@@ -110,7 +114,7 @@ def _run(site: Site, hardware: Hardware, run: ProbeRun) -> tuple[bytes | None, s
         argv=["python", "/build/runtime/probes.py"],
         environment=run.variables,
         threads=hardware.threads,
-        gpus=gpus_of(hardware),
+        gpus=gpus,
     )
     with site.store.temporary("probes") as folder:
         for name in ("src", "out"):

@@ -143,25 +143,31 @@ class Run:
         """Run the stage, whether or not the store has its output."""
         from modelbuild.build.prepare import gather_inputs
         from modelbuild.build.stage import Job, build_stage
+        from modelbuild.sandbox.lease import leased_gpus
 
         observer = self.request.observer
         for each in upstream.values():
             check_intact(each, self.request.store, self._cache)
         outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
         inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
-        job = Job(
-            identity=identity,
-            derivation=self.locked.derivations[identity],
-            resolved=resolved,
-            inputs=inputs,
-        )
         order = list(self.locked.derivations)
         index = order.index(identity) + 1
 
         def on_start(last_line: Callable[[], str]) -> None:
             observer.stage_started(identity, index, len(order), last_line)
 
-        realisation = build_stage(job, site, on_start, check)
+        def waiting(what: str) -> None:
+            observer.message(f"{identity}: waiting for {what}")
+
+        with leased_gpus(inputs.recipe.hardware, waiting) as gpus:
+            job = Job(
+                identity=identity,
+                derivation=self.locked.derivations[identity],
+                resolved=resolved,
+                inputs=inputs,
+                gpus=gpus,
+            )
+            realisation = build_stage(job, site, on_start, check)
         observer.stage_finished(identity, realisation)
         return realisation
 

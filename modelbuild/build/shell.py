@@ -11,6 +11,7 @@ from modelbuild.build.prepare import gather_inputs
 from modelbuild.build.request import BuildRequest
 from modelbuild.build.run import Run
 from modelbuild.build.stage import Job, open_stage, stage_command
+from modelbuild.sandbox.lease import leased_gpus
 from modelbuild.spec.derivation import StageId, upstream_stages
 
 
@@ -38,8 +39,13 @@ def open_shell(request: BuildRequest, stage: str | None, argv: Sequence[str]) ->
     )
     site = run.site(recipe.name)
     request.observer.message(f"{identity} runs: {' '.join(inputs.arguments())}")
-    with open_stage(job, site) as (mounts, _):
-        command = replace(stage_command(job, site), argv=argv, interactive=True)
+
+    def waiting(what: str) -> None:
+        request.observer.message(f"{identity}: waiting for {what}")
+
+    with leased_gpus(recipe.hardware, waiting) as gpus, open_stage(job, site) as (mounts, _):
+        own = stage_command(replace(job, gpus=gpus), site)
+        command = replace(own, argv=argv, interactive=True)
         return site.sandbox.run(mounts, command, lambda _: None).exit_code
 
 

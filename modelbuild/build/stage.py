@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,12 +15,13 @@ from modelbuild.build.inputs import StageInputs
 from modelbuild.build.log import StageLog, log_folder
 from modelbuild.build.trace import ask, keep
 from modelbuild.errors import StageFailedError
+from modelbuild.sandbox.gpus import Gpu, other_programs
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome, Sandbox
 from modelbuild.sandbox.shipped_runtime import WITHOUT_PRELOAD, preload_library
 from modelbuild.spec.canonical import Json
 from modelbuild.spec.derivation import Derivation, StageId
 from modelbuild.spec.metrics import MAX_BYTES, parse_metrics
-from modelbuild.spec.recipe import Hardware, PathData, Stage
+from modelbuild.spec.recipe import PathData, Stage
 from modelbuild.store.copies import copy_tree, set_times
 from modelbuild.store.derivations import keep_derivation
 from modelbuild.store.realisations import Realisation, Resources, record
@@ -55,6 +56,8 @@ class Job:
     derivation: Derivation
     resolved: Derivation
     inputs: StageInputs
+    gpus: Sequence[Gpu] = ()
+    """Leased for it."""
     record: Mapping[str, Json] = field(default_factory=dict)
     """What to record of the training besides its steps."""
 
@@ -74,7 +77,9 @@ def build_stage(
     with open_stage(job, site) as (mounts, folder), _log_file(job, site) as log:
         on_start(lambda: log.last_line)
         try:
+            tenants = {"began": other_programs(job.gpus)}
             outcome = site.sandbox.run(mounts, stage_command(job, site), log.write)
+            tenants["ended"] = other_programs(job.gpus)
             recorded = keep(mounts.trace, log.path)
             metrics = _check(job, outcome, mounts.out, log, site)
         except StageFailedError as error:
@@ -106,7 +111,7 @@ def build_stage(
         log=str(log.path.relative_to(site.store.root)),
         interpreter=str(site.interpreter.digest),
         builder=version("modelbuild"),
-        notes=(*_notes(outcome, site), *recorded.notes),
+        notes=(*_notes(outcome, site), *_shared(tenants), *recorded.notes),
         trace=str(recorded.folder.relative_to(site.store.root)) if recorded.folder else None,
     )
     keep_derivation(job.resolved, site.store)
@@ -121,6 +126,13 @@ def _notes(outcome: Outcome, site: Site) -> tuple[str, ...]:
     if not preload_library(site.runtime).exists():
         notes.append(f"modelbuild was installed without a C compiler: {WITHOUT_PRELOAD}")
     return tuple(notes)
+
+
+def _shared(tenants: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Programs of others on the stage's GPUs: they cost time and memory, and may cost bits."""
+    for when, programs in tenants.items():
+        for program in programs:
+            yield f"a GPU was shared when the stage {when}: {program}"
 
 
 @contextmanager
@@ -157,17 +169,8 @@ def stage_command(job: Job, site: Site) -> Command:
         environment=job.inputs.variables(),
         threads=job.inputs.recipe.hardware.threads,
         processes=job.inputs.stage.processes,
-        gpus=gpus_of(job.inputs.recipe.hardware),
+        gpus=job.gpus,
     )
-
-
-def gpus_of(hardware: Hardware) -> tuple[int, ...]:
-    """As many of the fitting ones as the recipe asks for."""
-    if not hardware.gpus:
-        return ()
-    from modelbuild.sandbox.machine import fitting_gpus, this_machine
-
-    return fitting_gpus(hardware, this_machine(with_gpus=True))
 
 
 @contextmanager

@@ -32,8 +32,9 @@ def run(arguments: Sequence[str]) -> int:
 def _print_report(report: Report) -> None:
     width = max(len(finding.name) for finding in report.findings)
     for finding in report.findings:
-        print(f"{'ok' if finding.ok else '!!'}  {finding.name:<{width}}  {finding.found}")
-        for line in (finding.remedy or "").splitlines():
+        first, *rest = finding.found.splitlines()
+        print(f"{'ok' if finding.ok else '!!'}  {finding.name:<{width}}  {first}")
+        for line in (*rest, *(finding.remedy or "").splitlines()):
             print(f"    {'':<{width}}  {line}")
 
 

@@ -9,6 +9,7 @@ host_system.py, synthetic_files.py
 supervise.py, connection.py, terminal.py, processors.py
                            the stage's process: its output, its terminal, its processors
 shipped_runtime.py         the bootstraps that start a stage inside
+gpus.py, lease.py          the GPUs, and who has which
 machine.py, doctor.py      the machine: can it build a recipe, and what could be mended
 explain.py, ranks.py       which line of the recipe would have helped a failed stage; which of
                            its processes failed

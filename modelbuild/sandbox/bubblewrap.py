@@ -7,12 +7,13 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from modelbuild.sandbox.connection import Pipe, connect
 from modelbuild.sandbox.devices import BASIC, protection
-from modelbuild.sandbox.host_system import driver_devices, system
+from modelbuild.sandbox.gpus import Gpu
+from modelbuild.sandbox.host_system import driver_devices, driver_variables, system
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome
 from modelbuild.sandbox.namespaces import NAMESPACES, check_namespaces, refusal, required_bwrap
 from modelbuild.sandbox.shipped_runtime import preload_library
@@ -57,6 +58,8 @@ class Bubblewrap:
 
     def run(self, mounts: Mounts, command: Command, on_output: Callable[[bytes], None]) -> Outcome:
         bwrap = required_bwrap()
+        variables = {**driver_variables(command.gpus), **command.environment}
+        command = replace(command, environment=variables)
         with (
             ExitStack() as open_pipes,
             closing(connect(command.interactive, on_output)) as connection,
@@ -89,7 +92,7 @@ class Bubblewrap:
                 raise refusal(error.output, bwrap) from None
 
     def _file_system(
-        self, mounts: Mounts, gpus: Sequence[int], files: dict[str, Pipe]
+        self, mounts: Mounts, gpus: Sequence[Gpu], files: dict[str, Pipe]
     ) -> list[str]:
         """Read-only all over, but for /build/out, /build/trace, /tmp and /dev/shm."""
         memory = _memory_bytes()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.errors import ModelbuildError
+from modelbuild.sandbox.gpus import Gpu, other_programs
+from modelbuild.sandbox.lease import holder_of
 from modelbuild.sandbox.machine import Machine, cpu_level, this_machine
 from modelbuild.sandbox.namespaces import CHOOSE_NONE, check_namespaces, required_bwrap
 from modelbuild.sandbox.shipped_runtime import WITHOUT_PRELOAD, preload_library
@@ -210,11 +212,25 @@ def _memory() -> Finding:
 
 
 def _gpus(machine: Machine) -> Finding:
-    found = "\n".join(
-        f"{gpu.name}, {gpu.memory_bytes / GIB:.1f} GiB, driver {gpu.driver}" for gpu in machine.gpus
+    if not machine.gpus:
+        why_none = "nvidia-smi lists none" if shutil.which("nvidia-smi") else "no nvidia-smi"
+        return Finding(name="GPUs", ok=True, found=f"none ({why_none})")
+    users = other_programs(machine.gpus)
+    lacking = [gpu for gpu in machine.gpus if not os.access(gpu.device, os.R_OK | os.W_OK)]
+    return Finding(
+        name="GPUs",
+        ok=not lacking,
+        found="\n".join([*map(_gpu, machine.gpus), *(f"in use: {each}" for each in users)]),
+        remedy=f"No device file that can be opened: {', '.join(map(str, lacking))}"
+        if lacking
+        else None,
     )
-    why_none = "nvidia-smi lists none" if shutil.which("nvidia-smi") else "no nvidia-smi"
-    return Finding(name="GPUs", ok=True, found=found or f"none ({why_none})")
+
+
+def _gpu(gpu: Gpu) -> str:
+    holder = holder_of(gpu)
+    place = f"{gpu.device or 'no device file'}, {f'leased by {holder}' if holder else 'free'}"
+    return f"{gpu}, {gpu.memory_bytes / GIB:.1f} GiB, driver {gpu.driver}, {place}"
 
 
 def _output(program: Path, *arguments: str) -> str:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from modelbuild.sandbox.gpus import Gpu
+
 SYSTEM_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 LIBRARY_FOLDERS = (
     "/usr/lib",
@@ -26,16 +28,18 @@ GPU_LIBRARIES = (
 KERNEL_SETTINGS = ("/proc/sys", "/proc/fs", "/proc/sysrq-trigger")
 GPU_FOLDERS = ("cuda", "nvidia", "rocm", "wsl")
 DRIVER_DEVICES = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps")
+DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/lib/wsl/lib")
+"""Where clusters and WSL put the driver's libraries for containers and guests."""
 
 
-def system(gpus: Sequence[int]) -> list[str]:
+def system(gpus: Sequence[Gpu]) -> list[str]:
     """bubblewrap's arguments for the host's programs and libraries, read-only.
 
     `/usr/local` is hidden: what an administrator installed there is nobody else's.
     """
     arguments = ["--ro-bind", "/usr", "/usr"]
     if os.path.isdir("/usr/local") and not os.path.islink("/usr/local"):
-        arguments += _emptied("/usr/local")
+        arguments += _local(driver_folder() if gpus else None)
     for name in SYSTEM_LINKS:
         path = f"/{name}"
         if os.path.islink(path):
@@ -81,35 +85,48 @@ def hidden_gpu_libraries(folders: Sequence[str]) -> Iterator[str]:
                 yield from _emptied(entry.path)
 
 
+def _local(kept: str | None) -> list[str]:
+    """Nothing of `/usr/local` but one folder, if that is in it."""
+    if kept is None or not kept.startswith("/usr/local/"):
+        return _emptied("/usr/local")
+    return ["--tmpfs", "/usr/local", "--ro-bind", kept, kept, "--remount-ro", "/usr/local"]
+
+
 def _emptied(folder: str) -> list[str]:
     return ["--tmpfs", folder, "--remount-ro", folder]
 
 
-def _driver(gpus: Sequence[int]) -> list[str]:
+def _driver(gpus: Sequence[Gpu]) -> list[str]:
     """The devices of the declared GPUs, and what the driver's libraries read."""
     arguments = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     for device in driver_devices(gpus):
         arguments += ["--dev-bind-try", device, device]
     buses = sorted(str(path) for path in Path("/sys/devices").glob("pci*"))
-    for path in ("/sys/bus/pci", "/sys/module/nvidia", *buses):
+    for path in ("/sys/bus/pci", "/sys/class/pci_bus", "/sys/module/nvidia", *buses):
         arguments += ["--ro-bind-try", path, path]
     return arguments
 
 
-def driver_devices(gpus: Sequence[int]) -> list[str]:
+def driver_devices(gpus: Sequence[Gpu]) -> list[str]:
     """Those of the driver itself and those of the declared GPUs; not all need be there."""
     if not gpus:
         return []
-    minors = gpu_minors(Path("/proc/driver/nvidia/gpus"))
-    names = [f"nvidia{minors[index] if index < len(minors) else index}" for index in gpus]
-    return [f"/dev/{name}" for name in (*DRIVER_DEVICES, *names)]
+    own = dict.fromkeys(gpu.device for gpu in gpus if gpu.device)
+    return [*(f"/dev/{name}" for name in DRIVER_DEVICES), *own]
 
 
-def gpu_minors(folder: Path) -> list[int]:
-    """The numbers of the device files, in the order in which the driver counts the GPUs."""
-    minors = []
-    for gpu in sorted(folder.glob("*/information")):  # named by their place on the PCI bus
-        for line in gpu.read_text().splitlines():
-            if line.startswith("Device Minor:"):
-                minors.append(int(line.partition(":")[2]))
-    return minors
+def driver_folder(root: Path = Path("/")) -> str | None:
+    """Where the driver's libraries are, if the loader does not look there of itself."""
+
+    def holds_driver(folder: str) -> bool:
+        return (root / folder.lstrip("/") / "libcuda.so.1").exists()
+
+    if any(map(holds_driver, LIBRARY_FOLDERS)):
+        return None
+    return next(filter(holds_driver, DRIVER_FOLDERS), None)
+
+
+def driver_variables(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """What a stage with GPUs must be told so that it finds the driver's libraries."""
+    folder = driver_folder() if gpus else None
+    return {"LD_LIBRARY_PATH": folder} if folder else {}

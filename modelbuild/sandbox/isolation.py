@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from modelbuild.sandbox.gpus import Gpu
+
 
 class Isolation(StrEnum):
     FULL = "full"
@@ -58,8 +60,8 @@ class Command:
     """Processors that each of its processes is told it has."""
     processes: int = 1
     """How many it starts that have so many each."""
-    gpus: Sequence[int] = ()
-    """Indices of the GPUs it may use."""
+    gpus: Sequence[Gpu] = ()
+    """Those it may use; it finds no others."""
     interactive: bool = False
     """Connect the terminal instead of `on_output`."""
 

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from modelbuild.errors import UnavailableError
+from modelbuild.sandbox.gpus import Gpu, fitting_gpus, read_gpus
 from modelbuild.sandbox.shipped_runtime import preload_library
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.numeric_class import NumericClass
@@ -47,13 +47,6 @@ _COMPILERS = ("cc", "gcc", "g++", "clang")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Gpu:
-    name: str
-    memory_bytes: int
-    driver: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
     """Facts as the system states them, so far as they decide what can run here."""
 
@@ -84,7 +77,7 @@ def this_machine(*, with_gpus: bool = False) -> Machine:
         model=_describe_model(cpu),
         flags=frozenset(cpu.get("flags", "").split()),
         caches=_read_caches(),
-        gpus=_read_gpus() if with_gpus else (),
+        gpus=read_gpus() if with_gpus else (),
     )
 
 
@@ -132,29 +125,6 @@ def _read_caches() -> str:
     return ", ".join(sorted(found)) or UNKNOWN
 
 
-def _read_gpus() -> tuple[Gpu, ...]:
-    """What nvidia-smi lists; nothing where it is missing or fails."""
-    import subprocess
-
-    query = "--query-gpu=name,memory.total,driver_version"
-    command = ["nvidia-smi", query, "--format=csv,noheader,nounits"]
-    try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_gpus(listed.stdout)
-
-
-def parse_gpus(listed: str) -> tuple[Gpu, ...]:
-    """Lines such as `NVIDIA H100 80GB HBM3, 81559, 550.54.15`, memory in MiB."""
-    gpus = []
-    for line in listed.splitlines():
-        name, memory, driver = (part.strip() for part in line.rsplit(",", 2))
-        size = int(memory) * 2**20 if memory.isdigit() else 0
-        gpus.append(Gpu(name=name, memory_bytes=size, driver=driver))
-    return tuple(gpus)
-
-
 def read_numeric_class(
     hardware: Hardware, interpreter: Digest, machine: Machine | None = None
 ) -> NumericClass:
@@ -175,7 +145,7 @@ def read_numeric_class(
     more |= {name: _digest(Path("/usr/bin", name)) for name in _COMPILERS}
     facts |= {name: digest for name, digest in more.items() if digest != ABSENT}
     if hardware.device is Device.CUDA:
-        chosen = [machine.gpus[index] for index in fitting_gpus(hardware, machine)]
+        chosen = fitting_gpus(hardware, machine.gpus)[: hardware.gpus]
         facts["gpus"] = ", ".join(gpu.name for gpu in chosen) or ABSENT
         facts["driver"] = ", ".join(sorted({gpu.driver for gpu in chosen})) or ABSENT
     return NumericClass(facts)
@@ -259,20 +229,9 @@ def cpu_level(flags: frozenset[str]) -> str | None:
     return able[-1] if able else None
 
 
-def fitting_gpus(hardware: Hardware, machine: Machine) -> tuple[int, ...]:
-    """Indices of the GPUs that a stage gets: the first that fit, in the order of the PCI bus."""
-    fitting = [
-        index
-        for index, gpu in enumerate(machine.gpus)
-        if fnmatchcase(gpu.name, hardware.gpu or "*")
-        and gpu.memory_bytes >= (hardware.gpu_memory_bytes or 0)
-    ]
-    return tuple(fitting[: hardware.gpus])
-
-
 def _check_gpus(recipe: Recipe, machine: Machine) -> None:
     hardware = recipe.hardware
-    if len(fitting_gpus(hardware, machine)) == hardware.gpus:
+    if len(fitting_gpus(hardware, machine.gpus)) >= hardware.gpus:
         return
     key, wanted = "hardware.gpus", f"{hardware.gpus} {'GPU' if hardware.gpus == 1 else 'GPUs'}"
     if hardware.gpu is not None:

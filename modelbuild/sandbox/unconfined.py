@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from modelbuild.errors import UnavailableError
 from modelbuild.sandbox.connection import Pipe, connect
+from modelbuild.sandbox.gpus import Gpu
+from modelbuild.sandbox.host_system import driver_variables
 from modelbuild.sandbox.isolation import Command, Isolation, Mounts, Outcome
 from modelbuild.sandbox.shipped_runtime import preload_library
 from modelbuild.sandbox.supervise import (
@@ -102,12 +104,13 @@ def _in_view(command: Command, view: View, preload: Path) -> Command:
     )
 
 
-def _gpu_variables(gpus: Sequence[int]) -> dict[str, str]:
-    """Device files can't be hidden here, but the driver honours these."""
-    return {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": ",".join(str(index) for index in gpus),
-    }
+def _gpu_variables(gpus: Sequence[Gpu]) -> dict[str, str]:
+    """Device files can't be hidden here, but the driver honours these.
+
+    A GPU's own name stays right where another program shows the driver fewer of them.
+    """
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(gpu.uuid or str(gpu.index) for gpu in gpus)}
+    return visible | driver_variables(gpus)
 
 
 def _kill(process: Popen[bytes]) -> None:

@@ -31,6 +31,8 @@ def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
     _set_deterministic(torch, warn_only=bool(allowed))
     if allowed:
         _refuse_all_but(allowed)
+        if "CUBLAS_WORKSPACE_CONFIG" in os.environ:  # only where the recipe declares a GPU
+            _compute_attention_plainly(torch)
     _explain_refusals()
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic = True
@@ -46,6 +48,18 @@ def _set_deterministic(torch: Any, *, warn_only: bool) -> None:
     except AttributeError:
         switch = torch.use_deterministic_algorithms
     switch(True, warn_only=warn_only)
+
+
+def _compute_attention_plainly(torch: Any) -> None:
+    """Where torch only warns, its fast attentions sum in any order, and cuDNN's does not even warn.
+
+    In strict mode it chooses their deterministic variants by itself (PyTorch 2.13: the CUDA
+    sources of `sdp_utils` and `attention_backward`).
+    """
+    for name in ("flash", "mem_efficient", "cudnn"):
+        switch = getattr(torch.backends.cuda, f"enable_{name}_sdp", None)
+        if switch:
+            switch(False)
 
 
 def _refuse_all_but(allowed: list[str]) -> None:
