@@ -151,6 +151,9 @@ def test_a_seed_that_fails_with_one_recipe_is_left_out_of_both(pair: Tiny) -> No
     assert "seed 1 failed with B: left out of both" in ran.json["notes"]
     assert ran.json["metrics"]["loss"]["first_spread"]["seeds"] == 2
     assert "error: quick with seed=1: quick/recipe.toml:17: stage 'train' failed" in ran.err
+    turned = pair.run("compare", "quick", "slow", "--seeds", "3", "--json")
+    assert turned.json["seeds"] == [0, 2]
+    assert "seed 1 failed with A: left out of both" in turned.json["notes"]
 
 
 def test_metrics_that_only_one_has_are_named_and_those_of_several_stages_told_apart(

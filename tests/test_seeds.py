@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 from conftest import Tiny
+from test_bad_luck import UNSHARE, needs_mounts
 
 from modelbuild import build
 from modelbuild.build.seed_record import add_seeds
@@ -205,3 +208,19 @@ def test_a_lock_that_moved_on_meanwhile_gets_no_statistics(tiny: Tiny, store: St
     assert add_seeds(lock, identity, own, {"loss": other}) == lock
     added = add_seeds(lock, identity, own, {"loss": seeds})
     assert added.recipes["tiny"].stages["train"].current_seeds == {"loss": seeds}
+
+
+@needs_mounts
+def test_where_the_lock_can_not_be_written_the_spread_is_told_all_the_same(tiny: Tiny) -> None:
+    tiny.build()
+    lock = (tiny.root / "model.lock").read_bytes()
+    here = shlex.quote(str(tiny.root))
+    script = (
+        f"mount --bind {here} {here} && mount -o remount,ro,bind {here} && cd {here} && "
+        + shlex.join(tiny.command("verify", "--seeds", "2"))
+    )
+    done = subprocess.run([*UNSHARE, "sh", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "  seeds: model.lock can't be written: Read-only file system\n" in done.stdout
+    assert "seeds: loss 0.97: mean 0.83" in done.stdout
+    assert (tiny.root / "model.lock").read_bytes() == lock
