@@ -553,7 +553,7 @@ def test_small_floats_are_measured(
 
 
 def test_8_bit_floats_have_the_values_of_their_formats() -> None:
-    e4m3, e5m2 = tensor_values._E4M3FN, tensor_values._E5M2
+    e4m3, e5m2 = numbers._E4M3FN, numbers._E5M2
     assert [e4m3[bits] for bits in (0, 1, 8, 0x38, 0x7E, 0xB8)] == [0, 2**-9, 2**-6, 1, 448, -1]
     assert all(np.isnan(e4m3[bits]) for bits in (0x7F, 0xFF))
     halves = np.arange(256, dtype=np.uint16) << 8

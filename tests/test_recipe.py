@@ -404,7 +404,7 @@ MISTAKES = {
         "[verify.metrics]",
         "[verify.metric]",
         "23: unknown table [verify.metric]\n"
-        "  wanted: metrics\n"
+        "  wanted: metrics, predictions\n"
         "  found:  metric\n"
         "Did you mean 'metrics'?",
     ),

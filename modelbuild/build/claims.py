@@ -5,101 +5,57 @@ Bits are compared first, always; the numeric class only explains.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
+from modelbuild.build.agreement import Agreement, Compared, Result, breaks
 from modelbuild.errors import InvalidInputError, NotReproducibleError
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim, Lock, LockedStage
-from modelbuild.spec.metrics import compare_metrics
 from modelbuild.spec.probes import Probes
-from modelbuild.spec.recipe import Level, Recipe
+from modelbuild.spec.recipe import Level
 from modelbuild.store.realisations import Realisation
 from modelbuild.store.store import Store
-
-
-class Agreement(StrEnum):
-    """How two results of one derivation relate."""
-
-    IDENTICAL = "identical"
-    WITHIN_TOLERANCE = "within tolerance"
-    DIFFERENT = "different"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judgement:
     """One result against the claims of its stage."""
 
-    agreement: Agreement | None
+    compared: Compared | None
     """None: there is no claim to compare with."""
     claim: Claim | None
     """The one compared with: of the same class, else with the same bits, else any."""
     same_class: bool
-    measured: bool = False
-    """Whether either of the two results has metrics."""
+
+    @property
+    def agreement(self) -> Agreement | None:
+        return self.compared.agreement if self.compared else None
 
     def broken(self, level: Level) -> bool:
         """Whether the stage failed to reproduce at the level that its recipe promises."""
-        if self.agreement is None or not self.same_class:
-            return False
-        return breaks(self.agreement, level, measured=self.measured)
-
-
-def breaks(agreement: Agreement, level: Level, *, measured: bool) -> bool:
-    """Whether a second result on the same class breaks the promise of the level.
-
-    `functional` promises metrics: a stage without any is judged by the stages after it.
-    """
-    if level is Level.RECORDED:
-        return False
-    if level is Level.FUNCTIONAL:
-        return measured and agreement is Agreement.DIFFERENT
-    return agreement is not Agreement.IDENTICAL
+        return self.compared is not None and self.same_class and breaks(self.compared, level)
 
 
 def judge(
-    output: Digest,
-    metrics: Mapping[str, float],
+    result: Result,
     numeric_class: str,
     stage: LockedStage,
-    recipe: Recipe,
+    compare: Callable[[Claim, Result, bool], Compared],
 ) -> Judgement:
-    """Compare a result with the claim of its own class, else with one of another class."""
+    """Compare a result with the claim of its own class, else with one of another class.
+
+    `compare` gets the claim, the result, and whether they are of one class.
+    """
     claims = stage.current_claims
     own = next((claim for claim in claims if claim.numeric_class == numeric_class), None)
-    same_bits = next((claim for claim in claims if claim.output == output), None)
+    same_bits = next((claim for claim in claims if claim.output == result.output), None)
     claim = own or same_bits or (claims[0] if claims else None)
     if claim is None:
-        return Judgement(agreement=None, claim=None, same_class=False)
-    agreement = agree(claim.output, claim.metrics, output, metrics, recipe)
-    return Judgement(
-        agreement=agreement,
-        claim=claim,
-        same_class=own is not None,
-        measured=bool(metrics or claim.metrics),
-    )
-
-
-def agree(
-    first: Digest,
-    first_metrics: Mapping[str, float],
-    second: Digest,
-    second_metrics: Mapping[str, float],
-    recipe: Recipe,
-) -> Agreement:
-    """Identical bits, else metrics within the recipe's tolerances, else different.
-
-    At level `functional` without declared tolerances, equal metrics are within them.
-    """
-    if first == second:
-        return Agreement.IDENTICAL
-    tolerances = recipe.tolerances
-    tolerant = bool(tolerances) or recipe.determinism.level is Level.FUNCTIONAL
-    if tolerant and compare_metrics(first_metrics, second_metrics, tolerances).within:
-        return Agreement.WITHIN_TOLERANCE
-    return Agreement.DIFFERENT
+        return Judgement(compared=None, claim=None, same_class=False)
+    compared = compare(claim, result, own is not None)
+    return Judgement(compared=compared, claim=claim, same_class=own is not None)
 
 
 def claim_of(realisation: Realisation, derivation: Digest) -> Claim:

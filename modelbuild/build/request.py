@@ -23,6 +23,10 @@ class Observer(Protocol):
 
     def message(self, text: str) -> None: ...
 
+    def notice(self, text: str) -> None:
+        """A message that a person should still see when the build is done."""
+        ...
+
     def stage_started(
         self, identity: StageId, index: int, count: int, last_line: Callable[[], str]
     ) -> None:
@@ -36,6 +40,9 @@ class Silent:
     """An observer that is not interested."""
 
     def message(self, text: str) -> None:
+        pass
+
+    def notice(self, text: str) -> None:
         pass
 
     def stage_started(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from modelbuild.build.agreement import Compared, Result, compare_results, result_of
 from modelbuild.build.claims import (
     Judgement,
     add_claims,
@@ -29,6 +30,7 @@ from modelbuild.store.realisations import Realisation, check_intact, find
 from modelbuild.store.stat_cache import StatCache
 
 if TYPE_CHECKING:
+    from modelbuild.build.expectation import Expectation
     from modelbuild.build.probes import Probed
     from modelbuild.build.stage import Site
 
@@ -102,7 +104,8 @@ class Run:
             realisation = self.valid(identity, resolved)
             if realisation is not None:
                 return realisation, "valid"
-            self._say_faults(identity, site)
+            self.say_faults(identity, site)
+            self.expect(identity, site, None)
             return self.build(identity, resolved, upstream, site), "built"
 
     def probe(self, recipe: str, site: Site) -> Probed | None:
@@ -123,7 +126,7 @@ class Run:
         entry = self.locked.entries[recipe]
         return probe_run(self.locked.recipes[recipe], entry.environment, entry.runtime)
 
-    def _say_faults(self, identity: StageId, site: Site) -> None:
+    def say_faults(self, identity: StageId, site: Site) -> None:
         """Once for each recipe."""
         from modelbuild.build.probes import complaints
 
@@ -131,7 +134,41 @@ class Run:
             return
         probed = self.probe(identity.recipe, site)
         for complaint in complaints(probed) if probed else ():
-            self.request.observer.message(f"warning: {complaint}")
+            self.request.observer.notice(f"warning: {complaint}")
+
+    def expect(
+        self, identity: StageId, site: Site, first: Realisation | None
+    ) -> Expectation | None:
+        """Say what to expect of a stage on this machine, where results are of other classes only.
+
+        They are `first`, else the claims; of several, one that promises identical bits.
+        """
+        from modelbuild.build.expectation import ClassKnown, expectation
+        from modelbuild.build.probes import comparable, kept_probes
+
+        known = self._classes_before(identity, first)
+        here, run = site.numeric_class, self.probe_run(identity.recipe)
+        if not known or here.key in known:
+            return None
+        probed = self.probe(identity.recipe, site)
+        second = ClassKnown(here.key, here.facts, probed.here if probed else None)
+        found = []
+        for key, facts in known.items():
+            probes = comparable(self.locked.previous.probes.get(key, {}), run)
+            probes = probes or kept_probes(key, run, self.request.store)
+            found.append(expectation(ClassKnown(key, facts, probes), second))
+        best = next((each for each in found if each.bits == "identical"), found[0])
+        self.request.observer.notice(f"{identity}: {best}")
+        return best
+
+    def _classes_before(
+        self, identity: StageId, first: Realisation | None
+    ) -> dict[str, Mapping[str, str]]:
+        if first:
+            return {first.numeric_class: first.facts}
+        claims = self.claims(identity)
+        classes = self.locked.previous.classes
+        return {claim.numeric_class: classes[claim.numeric_class] for claim in claims}
 
     def build(
         self,
@@ -200,13 +237,23 @@ class Run:
         )
 
     def judge(self, identity: StageId, realisation: Realisation) -> Judgement:
-        return judge(
-            realisation.output,
-            realisation.metrics,
-            realisation.numeric_class,
-            self.locked.entries[identity.recipe].stages[identity.stage],
-            self.locked.recipes[identity.recipe],
-        )
+        entry = self.locked.entries[identity.recipe].stages[identity.stage]
+
+        def compare(claim: Claim, result: Result, same_class: bool) -> Compared:
+            first = Result(output=claim.output, metrics=claim.metrics)
+            return self.compare(identity, first, result, same_class=same_class)
+
+        result = result_of(realisation, self.request.store)
+        return judge(result, realisation.numeric_class, entry, compare)
+
+    def compare(
+        self, identity: StageId, first: Result, second: Result, *, same_class: bool
+    ) -> Compared:
+        """Two results of a stage; an output that is claimed may be in the store."""
+        recipe = self.locked.recipes[identity.recipe]
+        if first.output != second.output and identity.stage in recipe.predictions:
+            first = replace(first, path=self.request.store.find(first.output))
+        return compare_results(first, second, recipe, identity.stage, same_class=same_class)
 
     def hold_against_claims(self) -> None:
         """Add first claims to the lock; raise NotReproducibleError where one is broken.

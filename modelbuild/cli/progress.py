@@ -40,6 +40,9 @@ class PlainProgress(Silent):
     def message(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
+    def notice(self, text: str) -> None:
+        self.message(text)
+
     def stage_started(
         self, identity: StageId, index: int, count: int, last_line: Callable[[], str]
     ) -> None:
@@ -73,6 +76,10 @@ class LiveProgress(Silent):
         line = text.splitlines()[-1] if text else ""
         self._last_line = lambda: line
         self._show()
+
+    def notice(self, text: str) -> None:
+        self.close()
+        print(text, file=sys.stderr, flush=True)
 
     def stage_started(
         self, identity: StageId, index: int, count: int, last_line: Callable[[], str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from modelbuild.build.claims import Agreement
+from modelbuild.build.agreement import Agreement
 from modelbuild.build.request import StageResult
 
 

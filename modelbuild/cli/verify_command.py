@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modelbuild.build.seed_record import Spread
 from modelbuild.cli.arguments import Parser
+from modelbuild.cli.compared import compared_json, compared_lines
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import agreement_words
 from modelbuild.cli.spread import spread_json, spread_lines
@@ -85,6 +86,8 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
         if each.rebuild:
             parts.append(f"rebuild {_against(each.rebuild)}")
         print("  ".join(parts))
+        for line in compared_lines(each.rebuild.compared) if each.rebuild else ():
+            print(f"      {line}")
         if each.rebuild and each.rebuild.comparison:
             text = render_comparison(each.rebuild.comparison)
             print("\n".join(f"      {line}" for line in text.splitlines()))
@@ -144,6 +147,8 @@ def _stage_json(verdict: StageVerdict) -> dict[str, object]:
         "claim": verdict.claim,
         "rebuild": str(rebuild.agreement) if rebuild else None,
         "same_class": rebuild.same_class if rebuild else None,
+        "expected": rebuild.expectation.to_json() if rebuild and rebuild.expectation else None,
+        **compared_json(rebuild.compared if rebuild else None),
         "first_difference": first.to_json() if first else None,
         "comparison": comparison.to_json() if comparison else None,
         "problems": [str(problem) for problem in verdict.problems],

@@ -181,6 +181,16 @@ class Tolerance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Predictions:
+    """`[verify.predictions.STAGE]`: what the model says to inputs that never change."""
+
+    file: str
+    """In the stage's output: arrays, or CSV or JSON with numbers."""
+    tolerance: Tolerance
+    """How far each number may lie from the first one, to either side."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One recipe.toml: one environment, one or more stages."""
 
@@ -199,6 +209,8 @@ class Recipe:
     stages: Mapping[str, Stage]
     """In an order in which every stage comes after those it reads."""
     tolerances: Mapping[str, Tolerance]
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    """By stage."""
     lines: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Line of each dotted key, from 1; for messages."""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from modelbuild.errors import InvalidInputError
-from modelbuild.spec.recipe import Recipe, Tolerance
+from modelbuild.spec.recipe import Recipe
 from modelbuild.spec.recipe_data import read_data
 from modelbuild.spec.recipe_environment import read_environment
 from modelbuild.spec.recipe_fields import Source, Table, printable
@@ -16,6 +16,7 @@ from modelbuild.spec.recipe_hardware import read_determinism, read_hardware
 from modelbuild.spec.recipe_params import read_params
 from modelbuild.spec.recipe_paths import code_glob
 from modelbuild.spec.recipe_stages import read_stages
+from modelbuild.spec.recipe_verify import read_predictions, read_tolerances
 from modelbuild.spec.references import variable_suffix
 from modelbuild.spec.toml_lines import KeyLines
 
@@ -102,7 +103,8 @@ def _read_recipe(root: Table) -> Recipe:
         hardware=hardware,
         determinism=read_determinism(root.table("determinism")),
         stages=stages,
-        tolerances=_read_tolerances(root.table("verify")),
+        tolerances=read_tolerances(root.table("verify")),
+        predictions=read_predictions(root.table("verify"), stages),
         lines=root.source.lines,
     )
 
@@ -148,19 +150,3 @@ def _read_code(table: Table) -> tuple[str, ...]:
     table.only(("include",))
     globs = table.texts("include", ())
     return tuple(code_glob(table, "include", glob) for glob in globs)
-
-
-def _read_tolerances(verify: Table) -> dict[str, Tolerance]:
-    verify.only(("metrics",))
-    found = {}
-    for name, table in verify.table("metrics").tables("As in: accuracy = { abs = 0.002 }"):
-        table.only(("abs", "rel"))
-        if not table.values:
-            table.fail(
-                "",
-                f"[{printable(table.key)}] has no tolerance",
-                wanted="'abs', 'rel' or both",
-                found="an empty table",
-            )
-        found[name] = Tolerance(abs=table.tolerance("abs"), rel=table.tolerance("rel"))
-    return found

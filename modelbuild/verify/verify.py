@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from modelbuild.build.claims import Agreement, agree, breaks, check_claim, not_reproducible
+from modelbuild.build.agreement import Agreement, Compared, breaks, result_of
+from modelbuild.build.claims import Judgement, check_claim, not_reproducible
+from modelbuild.build.expectation import Expectation
 from modelbuild.build.request import BuildRequest, Observer, Silent
 from modelbuild.build.run import Run
 from modelbuild.errors import (
@@ -30,6 +33,9 @@ from modelbuild.store.tree import scan_tree
 from modelbuild.verify.compare import TreeComparison, compare_trees
 from modelbuild.verify.seeds import SeedsVerdict, measure_seeds, seeds_on_record
 
+if TYPE_CHECKING:
+    from modelbuild.build.stage import Site
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VerifyRequest:
@@ -49,7 +55,7 @@ class VerifyRequest:
 class Rebuild:
     """A second build of a stage, held against the first."""
 
-    agreement: Agreement
+    compared: Compared
     against: str
     """`store` or `claim`: what it was compared with."""
     same_class: bool
@@ -58,11 +64,16 @@ class Rebuild:
     second: Path
     comparison: TreeComparison | None
     """Where both outputs are at hand and differ."""
-    measured: bool
+    expectation: Expectation | None
+    """What was said beforehand; None where the first result is of the same class."""
+
+    @property
+    def agreement(self) -> Agreement:
+        return self.compared.agreement
 
     def breaks(self, level: Level) -> bool:
         """Whether it fails the recipe's promise, which holds within one numeric class."""
-        return self.same_class and breaks(self.agreement, level, measured=self.measured)
+        return self.same_class and breaks(self.compared, level)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +81,8 @@ class StageVerdict:
     store: str
     """`intact`, `absent` or `corrupt`."""
     claim: str
-    """`holds`, `broken`, `missing`, `other class` or `unchecked` (no output here)."""
+    """`holds` (identical), `within tolerance` or `different` where the level allows that, else
+    `broken`; `other class`, `missing`, or `unchecked` (no output here)."""
     rebuild: Rebuild | None = None
     problems: tuple[ModelbuildError, ...] = ()
 
@@ -243,11 +255,12 @@ def _hold_against_claims(
     identity: StageId, run: Run, realisation: Realisation, problems: list[ModelbuildError]
 ) -> str:
     """How a realisation relates to its claims, in a word; what does not hold joins `problems`."""
+    level = run.locked.recipes[identity.recipe].determinism.level
     judgement = run.judge(identity, realisation)
     problems += _untrue_claims(identity, run.claims(identity), realisation)
-    if judgement.broken(run.locked.recipes[identity.recipe].determinism.level):
+    if judgement.broken(level):
         problems.append(not_reproducible(identity, judgement, realisation, run.request.store))
-    return _claim_word(judgement.agreement, same_class=judgement.same_class)
+    return _claim_word(judgement, level)
 
 
 def _rebuild(
@@ -261,11 +274,14 @@ def _rebuild(
     level = run.locked.recipes[identity.recipe].determinism.level
     try:
         resolved = run.resolve(identity, upstream)
-        second = run.build(identity, resolved, upstream, run.site(identity.recipe))
+        site = run.site(identity.recipe)
+        problems += _faults(identity, run, site, level)
+        expected = run.expect(identity, site, first)
+        second = run.build(identity, resolved, upstream, site)
     except ModelbuildError as error:
         problems.append(error)
         return None, None
-    rebuilt = _compare(identity, run, first, second)
+    rebuilt = _compare(identity, run, first, second, expected)
     if rebuilt and rebuilt.breaks(level):
         problems.append(_not_reproducible(identity, rebuilt))
     elif first is not None and second.output != first.output:
@@ -274,6 +290,19 @@ def _rebuild(
         if judgement.broken(level):
             problems.append(not_reproducible(identity, judgement, second, run.request.store))
     return second, rebuilt
+
+
+def _faults(identity: StageId, run: Run, site: Site, level: Level) -> list[ModelbuildError]:
+    """That this machine computes other bits than its class does, said once for each recipe."""
+    if identity.recipe in run.probed:
+        return []
+    run.say_faults(identity, site)
+    probed = run.probe(identity.recipe, site)
+    if not probed or not probed.differing or level is not Level.BITWISE:
+        return []
+    from modelbuild.build.probes import probes_differ
+
+    return [probes_differ(probed)]
 
 
 def _untrue_claims(
@@ -288,12 +317,14 @@ def _untrue_claims(
     return found
 
 
-def _claim_word(agreement: Agreement | None, *, same_class: bool) -> str:
-    if agreement is None:
+def _claim_word(judgement: Judgement, level: Level) -> str:
+    if judgement.agreement is None:
         return "missing"
-    if agreement is Agreement.IDENTICAL:
+    if judgement.agreement is Agreement.IDENTICAL:
         return "holds"
-    return "broken" if same_class else "other class"
+    if not judgement.same_class:
+        return "other class"
+    return "broken" if judgement.broken(level) else str(judgement.agreement)
 
 
 def _compare(
@@ -301,40 +332,41 @@ def _compare(
     run: Run,
     first: Realisation | None,
     second: Realisation,
+    expected: Expectation | None,
 ) -> Rebuild | None:
     """The second build against the first output, else against a claim; None without either."""
-    recipe = run.locked.recipes[identity.recipe]
     store = run.request.store
     if first:
         same = first.numeric_class == second.numeric_class
-        agreement = agree(first.output, first.metrics, second.output, second.metrics, recipe)
+        results = result_of(first, store), result_of(second, store)
+        compared = run.compare(identity, *results, same_class=same)
         comparison = (
             compare_trees(first.path(store), second.path(store))
-            if agreement is not Agreement.IDENTICAL
+            if compared.agreement is not Agreement.IDENTICAL
             else None
         )
         return Rebuild(
-            agreement=agreement,
+            compared=compared,
             against="store",
             same_class=same,
             first_class=first.numeric_class,
             second_class=second.numeric_class,
             second=second.path(store),
             comparison=comparison,
-            measured=bool(first.metrics or second.metrics),
+            expectation=expected,
         )
     judgement = run.judge(identity, second)
-    if judgement.claim is None or judgement.agreement is None:
+    if judgement.claim is None or judgement.compared is None:
         return None
     return Rebuild(
-        agreement=judgement.agreement,
+        compared=judgement.compared,
         against="claim",
         same_class=judgement.same_class,
         first_class=judgement.claim.numeric_class,
         second_class=second.numeric_class,
         second=second.path(store),
         comparison=None,
-        measured=judgement.measured,
+        expectation=expected,
     )
 
 
