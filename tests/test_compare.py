@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from test_tensor_files import tensor_pickle, torch_file
 
 from modelbuild.errors import ModelbuildError
+from modelbuild.store.tensor_files import numbers
 from modelbuild.verify import tensor_values
 from modelbuild.verify.compare import compare_trees, render_comparison
 from modelbuild.verify.comparison import (

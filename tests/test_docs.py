@@ -35,6 +35,7 @@ PLACES = {
     "[determinism]": "determinism",
     "[stages.NAME]": "stages.some",
     "[verify.metrics.NAME]": "verify.metrics.some",
+    "[verify.predictions.STAGE]": "verify.predictions.other",
 }
 
 CPUS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "native")

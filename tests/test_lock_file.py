@@ -27,6 +27,7 @@ from modelbuild.spec.lock_conflict import agreed_lock
 from modelbuild.spec.lock_file import open_lock, parse_lock, render_lock
 from modelbuild.spec.numeric_class import NumericClass
 from modelbuild.spec.probes import Probes
+from modelbuild.spec.recipe import Level
 from modelbuild.spec.seed_statistics import SeedStatistics
 
 GOLDEN = Path(__file__).parent / "golden" / "lock-1.lock"
@@ -136,6 +137,8 @@ def an_example() -> Lock:
     digits = replace(
         a_recipe("digits", environment, train=train, evaluate=evaluate),
         exclude_newer="2026-01-31",
+        level=Level.FUNCTIONAL,
+        allow=("cumsum_cuda_kernel", "index_add_cuda_"),
         code={
             "conf/base.yaml": LockedFile(digest=digest("yaml"), lines=3),
             "evaluate.py": LockedFile(digest=digest("evaluate"), lines=40),

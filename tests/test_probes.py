@@ -159,3 +159,20 @@ def test_every_operation_gives_the_same_each_time(tmp_path: Path, threads: str) 
     assert {"libm", "numpy.exp", "numpy.matmul"} <= set(found[0]["probes"])
     assert found[0]["failed"] == {}
     assert found[0]["threads"]["openblas"] == int(threads)
+
+
+def test_other_probes_on_the_class_of_the_lock_fail_verify(tiny: Tiny) -> None:
+    tiny.build()
+    alter(tiny, other_libm)
+    ran = tiny.run("verify", "--rebuild", "--json")
+    assert ran.code == 7
+    train = ran.json["recipes"]["tiny"]["stages"]["train"]
+    assert train["rebuild"] == "identical"
+    [problem] = train["problems"]
+    assert problem.startswith("this machine computes other bits than model.lock says")
+    assert ran.json["recipes"]["tiny"]["stages"]["evaluate"]["problems"] == []
+    tiny.replace("recipe.toml", "seed = 7", 'seed = 7\nlevel = "recorded"')
+    assert tiny.run("lock").code == 0
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 0
+    assert "warning: this machine computes other bits" in ran.err

@@ -905,6 +905,35 @@ MISTAKES = {
         "  wanted: 'abs', 'rel' or both\n"
         "  found:  an empty table",
     ),
+    "predictions of no stage": Mistake(
+        "[verify.metrics]\n",
+        '[verify.predictions.trian]\nfile = "golden.npy"\nabs = 1\n[verify.metrics]\n',
+        "23: [verify.predictions.trian] names no stage\n"
+        "  wanted: one of train, evaluate\n"
+        "  found:  trian\n"
+        "Did you mean 'train'?",
+    ),
+    "predictions without a file": Mistake(
+        "[verify.metrics]\n",
+        "[verify.predictions.train]\nabs = 1\n[verify.metrics]\n",
+        "23: [verify.predictions.train] has no 'file'\n"
+        '  wanted: file = "golden.npy"\n'
+        "  found:  abs",
+    ),
+    "predictions without a tolerance": Mistake(
+        "[verify.metrics]\n",
+        '[verify.predictions.train]\nfile = "golden.npy"\n[verify.metrics]\n',
+        "23: [verify.predictions.train] has no tolerance\n"
+        "  wanted: 'abs', 'rel' or both\n"
+        "  found:  file",
+    ),
+    "predictions outside of the output": Mistake(
+        "[verify.metrics]\n",
+        '[verify.predictions.train]\nfile = "../golden.npy"\nabs = 1\n[verify.metrics]\n',
+        "24: 'file' in [verify.predictions.train] leaves the output\n"
+        "  wanted: a path relative to the output that stays in the output\n"
+        "  found:  ../golden.npy",
+    ),
     "param nan": Mistake(
         "lr = 0.001",
         "lr = nan",

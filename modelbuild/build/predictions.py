@@ -146,7 +146,7 @@ def _compare_arrays(first: TensorFile, second: TensorFile, tally: _Tally) -> Non
 
 def _compare_tensors(name: str, first: Tensor, second: Tensor, tally: _Tally) -> None:
     if (first.dtype, first.shape) != (second.dtype, second.shape):
-        raise ValueError(f"{name or 'the array'} is {first} in the first, {second} in the second")
+        raise ValueError(f"{name} is {first} in the first, {second} in the second")
     in_memory_order = first.strides == second.strides and first.dense
     numbers = number_reader(first.dtype).numbers
     position = 0
@@ -158,7 +158,7 @@ def _compare_tensors(name: str, first: Tensor, second: Tensor, tally: _Tally) ->
         if one == two or numbers is None:
             tally.values += len(one) // first.dtype.unit
             if one != two:
-                raise ValueError(f"{name or 'the array'} of {first} has no numbers to compare")
+                raise ValueError(f"{name} of {first} has no numbers to compare")
         else:
             for offset, (x, y) in enumerate(zip(numbers(one), numbers(two), strict=True)):
                 if x == y:

@@ -17,7 +17,8 @@ from modelbuild.build.claims import (
     not_reproducible,
 )
 from modelbuild.build.request import BuildRequest, StageResult
-from modelbuild.errors import InvalidInputError, OutOfDateError
+from modelbuild.build.tolerances import check_tolerances
+from modelbuild.errors import OutOfDateError
 from modelbuild.locking.lock import LockResult
 from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
@@ -308,16 +309,13 @@ class Run:
                     check_claim(identity, claim, result.realisation)
 
     def _check_tolerances(self) -> None:
-        """A tolerance for a metric that no stage has is a slip of the pen."""
         for recipe in self.locked.recipes.values():
-            results = [r for i, r in self.results.items() if i.recipe == recipe.name]
-            found = {name for r in results if r.realisation for name in r.realisation.metrics}
-            for name in recipe.tolerances:
-                if name not in found:
-                    raise InvalidInputError(
-                        f"{recipe.where(f'verify.metrics.{name}')}: no stage has a metric '{name}'",
-                        facts=[("found", ", ".join(sorted(found)) or "no metrics")],
-                    )
+            stages = {
+                identity.stage: result.realisation
+                for identity, result in self.results.items()
+                if identity.recipe == recipe.name and result.realisation
+            }
+            check_tolerances(recipe, stages, self.request.store)
 
     def claims(self, identity: StageId) -> tuple[Claim, ...]:
         """The claims of a stage as it is now; those of other derivations are stale."""

@@ -16,7 +16,7 @@ from modelbuild.build.request import BuildRequest, BuildResult, StageResult
 from modelbuild.build.seed_record import Spread, on_record
 from modelbuild.build.unchanged import remember
 from modelbuild.cli.progress import progress
-from modelbuild.cli.render import stage_line
+from modelbuild.cli.render import level_words, stage_line
 from modelbuild.cli.spread import spread_json, spread_lines
 from modelbuild.cli.targets import workspace_of
 from modelbuild.sandbox.isolation import Isolation
@@ -88,6 +88,9 @@ def _summary(result: BuildResult) -> str:
         lines.append(stage_line(str(identity), width, outcome))
         spread = spread_lines(_spread(identity, outcome, result))
         lines += [f"{'':<{width}}  {line}" for line in spread]
+    for name, recipe in result.locked.recipes.items():
+        if words := level_words(recipe.determinism):
+            lines.append(f"{name}: {words}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -110,7 +113,13 @@ def to_json(result: BuildResult) -> dict[str, object]:
     for name, each in result.own_stages().items():
         spread = _spread(StageId(result.recipe.name, name), each, result)
         stages[name] = {**_stage_json(each), "seeds": spread_json(spread)}
-    return {"recipe": result.recipe.name, "stages": stages}
+    determinism = result.recipe.determinism
+    return {
+        "recipe": result.recipe.name,
+        "level": determinism.level.value,
+        "allow": list(determinism.allow),
+        "stages": stages,
+    }
 
 
 def _stage_json(result: StageResult) -> dict[str, object]:

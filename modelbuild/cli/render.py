@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from modelbuild.build.agreement import Agreement
 from modelbuild.build.request import StageResult
+from modelbuild.spec.recipe import Determinism, Level
 
 
 def stage_line(name: str, width: int, result: StageResult) -> str:
@@ -38,6 +39,14 @@ def _claim_words(result: StageResult) -> str:
     words = "the claim" if judgement.same_class else "the claim of another class"
     other = "" if judgement.same_class else f" ({claim.numeric_class})"
     return agreement_words(judgement.agreement, words) + other
+
+
+def level_words(determinism: Determinism) -> str:
+    """`level functional, allows index_add_`; nothing at level bitwise, which is the default."""
+    if determinism.level is Level.BITWISE:
+        return ""
+    allowed = f", allows {', '.join(determinism.allow)}" if determinism.allow else ""
+    return f"level {determinism.level}{allowed}"
 
 
 def agreement_words(agreement: Agreement, first: str) -> str:

@@ -11,7 +11,7 @@ from modelbuild.build.seed_record import Spread
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.compared import compared_json, compared_lines
 from modelbuild.cli.progress import progress
-from modelbuild.cli.render import agreement_words
+from modelbuild.cli.render import agreement_words, level_words
 from modelbuild.cli.spread import spread_json, spread_lines
 from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.sources.locations import read_locations
@@ -76,7 +76,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
-    print(f"{name}: lock {verdict.lock}" + _absent_words(verdict))
+    level = level_words(verdict.determinism) if verdict.determinism else ""
+    print(f"{name}: lock {verdict.lock}" + _absent_words(verdict) + (level and f", {level}"))
     seeds = verdict.seeds
     for note in seeds.notes if seeds else ():
         print(f"  seeds: {note}")
@@ -118,6 +119,8 @@ def to_json(report: VerifyReport) -> dict[str, object]:
         "recipes": {
             name: {
                 "lock": verdict.lock,
+                "level": verdict.determinism.level.value if verdict.determinism else None,
+                "allow": list(verdict.determinism.allow) if verdict.determinism else [],
                 "absent": list(verdict.absent),
                 "problems": [str(problem) for problem in verdict.problems],
                 "seeds": _seeds_json(verdict.seeds),

@@ -145,6 +145,8 @@ def _lock_inputs(recipe: Recipe, previous: Lock, request: LockRequest) -> _Input
         data=data,
         params=recipe.params,
         seed=recipe.determinism.seed,
+        level=recipe.determinism.level,
+        allow=tuple(sorted(set(recipe.determinism.allow))),
         hardware=_hardware(recipe),
         stages={},
         exclude_newer=recipe.environment.exclude_newer,
@@ -298,6 +300,8 @@ def changes(result: LockResult, name: str) -> list[str]:
         ("requirements", "requires"),
         ("runtime", "runtime"),
         ("seed", "seed"),
+        ("level", "level"),
+        ("allowed operations", "allow"),
         ("hardware", "hardware"),
         ("path", "path"),
     ):

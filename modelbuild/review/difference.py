@@ -140,6 +140,8 @@ def _settings(
         return {}
     values: dict[str, ParamValue | None] = {
         "seed": recipe.seed,
+        "level": recipe.level.value,
+        "allow": recipe.allow or None,
         **{f"hardware.{name}": value for name, value in recipe.hardware.items()},
         "python": environment.python,
         "platform": environment.platform,

@@ -27,6 +27,8 @@ def _reasons(identity: StageId, old: Lock, new: Lock) -> Iterator[str]:
     yield from (change.name for change in changes(_code(before, was), _code(after, now)))
     if before.seed != after.seed:
         yield "seed"
+    if before.allow != after.allow:
+        yield "allow"
     numerics = changes(_numerics(before), _numerics(after))
     yield from (f"hardware.{change.name}" for change in numerics)
     if old.environments[before.environment].digest != new.environments[after.environment].digest:

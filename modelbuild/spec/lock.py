@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from modelbuild.spec.canonical import Json, canonical_digest
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.probes import Probes
-from modelbuild.spec.recipe import ParamValue
+from modelbuild.spec.recipe import Level, ParamValue
 from modelbuild.spec.seed_statistics import SeedStatistics
 
 Metrics = Mapping[str, float]
@@ -215,6 +215,10 @@ class LockedRecipe:
     """`[hardware]` as used, defaults included."""
     stages: Mapping[str, LockedStage]
     exclude_newer: str | None = None
+    level: Level = Level.BITWISE
+    """What is promised; no part of a derivation."""
+    allow: tuple[str, ...] = ()
+    """Non-deterministic operations that the recipe accepts, sorted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

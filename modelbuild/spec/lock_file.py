@@ -96,6 +96,8 @@ def _recipe_lines(name: str, recipe: LockedRecipe) -> list[str]:
         "exclude-newer": recipe.exclude_newer,
         "runtime": recipe.runtime,
         "seed": recipe.seed,
+        "level": recipe.level.value,
+        "allow": list(recipe.allow) or None,
     }
     tables: dict[str, dict[str, Json]] = {
         "code": {name: _file_entry(file) for name, file in recipe.code.items()},

@@ -20,6 +20,7 @@ from modelbuild.spec.lock import (
 )
 from modelbuild.spec.lock_values import Table
 from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.recipe import Level
 from modelbuild.spec.seed_statistics import SeedStatistics
 
 
@@ -87,6 +88,8 @@ def read_recipe(
         exclude_newer=table.maybe("exclude-newer", values.string),
         runtime=table.take("runtime", values.string),
         seed=table.take("seed", values.integer),
+        level=Level(table.take("level", values.level)),
+        allow=table.maybe("allow", values.sorted_strings) or (),
         code=code,
         data={key: _data(data) for key, data in table.tables("data")},
         params=dict(table.entries("params", values.param)),

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from modelbuild.errors import InvalidInputError
 from modelbuild.spec.digest import Digest
-from modelbuild.spec.recipe import ParamValue
+from modelbuild.spec.recipe import Level, ParamValue
 from modelbuild.spec.toml_text import line_of, toml_key, toml_value
 
 T = TypeVar("T")
@@ -239,6 +239,13 @@ def file_name(value: object) -> str:
     if not isinstance(value, str) or value in ("", ".", "..") or "/" in value:
         raise ValueError("the name of a file, without folders")
     return value
+
+
+def level(value: object) -> str:
+    known = [each.value for each in Level]
+    if value not in known:
+        raise ValueError(f"one of {', '.join(known)}")
+    return str(value)
 
 
 def strings(value: object) -> tuple[str, ...]:

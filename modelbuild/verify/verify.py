@@ -26,7 +26,7 @@ from modelbuild.sources.lock_on_disk import read_whole_lock
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.lock import Claim, Lock
-from modelbuild.spec.recipe import Level, Recipe, RecipeData
+from modelbuild.spec.recipe import Determinism, Level, Recipe, RecipeData
 from modelbuild.store.realisations import Realisation, altered
 from modelbuild.store.store import Store
 from modelbuild.store.tree import scan_tree
@@ -93,6 +93,8 @@ class RecipeVerdict:
     """`current`, `stale` or `unchecked` (some of its data is not on this machine)."""
     absent: tuple[str, ...] = ()
     """Data tables that are not on this machine."""
+    determinism: Determinism | None = None
+    """What the recipe promises; None where it can't be read."""
     stages: Mapping[str, StageVerdict] = field(default_factory=dict)
     seeds: SeedsVerdict | None = None
     """None where the lock is stale."""
@@ -167,6 +169,7 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
     return RecipeVerdict(
         lock="unchecked" if absent else "current",
         absent=absent,
+        determinism=recipe.determinism,
         stages=stages,
         seeds=measured or seeds_on_record(recipe, run),
         problems=tuple(problems),
