@@ -40,6 +40,9 @@ class Lineage:
     their places.
     """
 
+    recording: Any = None
+    """Of a step's operations, in the runs of `modelbuild verify --explain`."""
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
         place = os.environ.get(LINEAGE, FIRST)
@@ -220,9 +223,22 @@ def main() -> None:
     if lineage.is_rank and "LOCAL_WORLD_SIZE" in os.environ:
         pin_rank_to_processors(threads)
     pin_processors(threads)
+    explain(lineage)
     for name in PINNED.intersection(sys.modules):  # another .pth file came first
         pin(sys.modules[name], lambda: None, lineage)
     sys.meta_path.insert(0, Importer(lineage))
+
+
+def explain(lineage: Lineage) -> None:
+    """In the runs of `modelbuild verify --explain`: prepare to record a step's operations."""
+    try:
+        path = os.environ.get("MODELBUILD_ROOT", "/build") + "/trace/request.json"
+        with open(path, "rb") as file:
+            request = file.read()
+    except OSError:
+        return
+    if b'"explain"' in request:  # to parse it takes a millisecond
+        lineage.recording = beside("surroundings")["prepare"](request, lineage)
 
 
 if "MODELBUILD_SEED" in os.environ and NAME not in sys.modules:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     class Lineage(Protocol):
         """That of `bootstrap.py`."""
 
+        recording: Any
+
         def next_child(self) -> None: ...
         def starting_seed(self) -> int: ...
 
@@ -95,6 +97,8 @@ def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
     load()
     vendor = beside("mkl_vendor")["answer_intel"]
     beside("torch_knobs")["pin"](module, lineage.starting_seed(), vendor)
+    if lineage.recording is not None:
+        beside("operations")["record"](module, lineage.recording)
 
 
 PINS = {
