@@ -30,7 +30,7 @@ def environment(folder: Path) -> Path:
 
 def cases(bench: Bench, program: str, *, with_bootstrap: bool) -> list[Case]:
     """The program, started many times by a shell that is not pinned itself."""
-    names = ("MODELBUILD_SEED", "MODELBUILD_THREADS", "MODELBUILD_CPU", "PYTHONHASHSEED")
+    names = ("MODELBUILD_SEED", "MODELBUILD_THREADS", "PYTHONHASHSEED")
     variables = stage_variables(Hardware(), Determinism(seed=42))
     pins = " ".join(f"{name}={variables[name]}" for name in names)
     library = f"LD_PRELOAD={preload_library()}"

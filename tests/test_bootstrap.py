@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -51,11 +51,12 @@ class Stage:
         hardware: Hardware | None = None,
         determinism: Determinism | None = None,
         more: Mapping[str, str] | None = None,
+        emulator: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
         variables = stage_variables(hardware or Hardware(), determinism or Determinism(seed=SEED))
         variables["MODELBUILD_ROOT"] = str(self.root if pinned else self.root / "no-bootstrap")
         return subprocess.run(
-            [self.python, *arguments],
+            [*emulator, self.python, *arguments],
             env=variables | dict(more or {}),
             cwd=cwd or self.root,
             capture_output=True,
@@ -137,6 +138,15 @@ def test_each_instruction_set_has_variables_of_its_own() -> None:
     assert [one["MKL_CBWR"] for one in each] == ["SSE4_2", "AVX2,STRICT", "AVX512,STRICT", "AUTO"]
     assert [one.get("ONEDNN_MAX_CPU_ISA") for one in each] == ["SSE41", "AVX2", "AVX512_CORE", None]
     assert "OPENBLAS_CORETYPE" not in each[-1]
+
+
+def test_mkl_is_patched_unless_the_recipe_or_a_native_cpu_says_no() -> None:
+    def mkl(hardware: Hardware) -> str:
+        return stage_variables(hardware, Determinism())["MODELBUILD_MKL"]
+
+    assert mkl(Hardware()) == "patched"
+    assert mkl(Hardware(mkl="unchanged")) == "unchanged"
+    assert mkl(Hardware(cpu="native")) == "unchanged"
 
 
 def test_a_recipe_for_a_cpu_sees_no_gpu_and_one_for_cuda_is_deterministic() -> None:
@@ -688,3 +698,51 @@ def test_ranks_of_torchrun_have_the_seed_but_random_bytes_of_their_own(
     assert runs[0].returncode == 0, runs[0].stderr
     assert runs[0].stdout.endswith(" 1 2 1\n")
     assert runs[0].stdout == runs[1].stdout
+
+
+OPERATIONS = """
+import ctypes, hashlib, warnings
+import torch
+from torch.nn import functional as F
+
+def exact(*shape):
+    return ((torch.randint(2**22, shape) - 2**21).double() / 2**20).float()
+
+library = ctypes.CDLL(torch.__path__[0] + "/lib/libtorch_cpu.so")
+print("MKL believes in Intel:", library.mkl_serv_intel_cpu_true())
+warnings.simplefilter("ignore")
+a, b, x, kernel = exact(65, 49), exact(49, 71), exact(2, 8, 9, 9), exact(8, 8, 3, 3)
+bytes_ = torch.quantize_per_tensor(exact(40, 60), 2**-6, 0, torch.qint8)
+results = {
+    "exp": a.exp(), "log": a.abs().log(), "mm": a @ b, "mv": a @ b[:, 0], "sum": a.sum(),
+    "softmax": a.softmax(-1), "conv2d": F.conv2d(x, kernel), "sqrt": a.abs().sqrt(),
+    "sdpa": F.scaled_dot_product_attention(x, x, x), "svd": torch.linalg.svdvals(a),
+    "int8": torch.ops.quantized.linear_dynamic(
+        exact(30, 60), torch.ops.quantized.linear_prepack(bytes_, exact(40))
+    ),
+}
+for name, result in results.items():
+    print(name, hashlib.sha256(result.detach().contiguous().numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-x86_64 (qemu-user)")
+def test_an_emulated_amd_cpu_gives_the_bits_of_this_one(torch_stage: Stage) -> None:
+    def on_amd(hardware: Hardware) -> list[str]:
+        emulator = ("qemu-x86_64", "-cpu", "EPYC-v3")
+        done = torch_stage.run("-c", OPERATIONS, hardware=hardware, emulator=emulator)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    # With bytecode for the emulator, which would compile torch for minutes.
+    here = torch_stage.output(OPERATIONS, more={"PYTHONDONTWRITEBYTECODE": ""}).splitlines()
+    assert here[0] == "MKL believes in Intel: 1"
+    assert on_amd(Hardware()) == here
+
+    unchanged = on_amd(Hardware(mkl="unchanged"))
+    assert unchanged[0] == "MKL believes in Intel: 0"
+    assert {"exp", "mv"} <= {
+        theirs.split()[0] for ours, theirs in zip(here, unchanged, strict=True) if ours != theirs
+    }

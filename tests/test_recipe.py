@@ -420,7 +420,7 @@ MISTAKES = {
         "threads = 2",
         '"thr\\u001beads" = 2',
         "15: unknown key 'thr\\x1beads' in [hardware]\n"
-        "  wanted: device, threads, cpu, gpu, gpus, gpu-memory, processes\n"
+        "  wanted: device, threads, cpu, mkl, gpu, gpus, gpu-memory, processes\n"
         "  found:  thr\\x1beads\n"
         "Did you mean 'threads'?",
     ),

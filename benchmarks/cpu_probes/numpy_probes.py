@@ -9,7 +9,8 @@ import math
 import random
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,17 @@ def libm() -> Iterator[Probe]:
     names = "exp exp2 expm1 log log2 log10 log1p sqrt cbrt sin cos tan sinh cosh tanh atan asinh"
     for name in f"{names} erf erfc lgamma gamma".split():
         if hasattr(math, name):  # cbrt and exp2 are new in Python 3.11
-            yield name, lambda f=getattr(math, name): _doubles(map(f, positive))
+            yield name, partial(_mapped, getattr(math, name), positive)
     for name in ("asin", "acos", "atanh"):
-        yield name, lambda f=getattr(math, name): _doubles(map(f, unit[:-1]))
+        yield name, partial(_mapped, getattr(math, name), unit[:-1])
     for name in ("pow", "atan2", "fmod", "hypot"):
-        yield name, lambda f=getattr(math, name): _doubles(map(f, positive, unit))
+        yield name, partial(_mapped, getattr(math, name), positive, unit)
     yield "fsum", lambda: _doubles([math.fsum(positive)])
     yield "sum", lambda: _doubles([sum(positive)])
+
+
+def _mapped(function: Callable[..., float], *arguments: list[float]) -> bytes:
+    return _doubles(map(function, *arguments))
 
 
 def _doubles(values: Any) -> bytes:
@@ -46,13 +51,13 @@ def numpy() -> Iterator[Probe]:
         x = (whole / 2**19).astype(kind)
         names = "exp exp2 expm1 log log2 log10 log1p sqrt cbrt sin cos tan sinh cosh tanh arctan"
         for name in f"{names} arcsinh reciprocal".split():
-            yield f"{name} {bits}", lambda f=getattr(np, name), x=x: f(x)
+            yield f"{name} {bits}", partial(getattr(np, name), x)
         for name in ("arcsin", "arccos", "arctanh"):
-            yield f"{name} {bits}", lambda f=getattr(np, name), x=x: f(x / 9)
+            yield f"{name} {bits}", partial(getattr(np, name), x / 9)
         for name in ("power", "arctan2", "hypot", "fmod"):
-            yield f"{name} {bits}", lambda f=getattr(np, name), x=x: f(x, x[::-1] / 4)
+            yield f"{name} {bits}", partial(getattr(np, name), x, x[::-1] / 4)
         for name in ("sum", "prod", "mean", "std", "cumsum", "sort", "argsort", "median"):
-            yield f"{name} {bits}", lambda f=getattr(np, name), x=x: f(x)
+            yield f"{name} {bits}", partial(getattr(np, name), x)
         yield f"partition {bits}", lambda x=x: np.partition(x, 5000)
         yield from _numpy_linear(bits, x)
     for name in ("normal", "standard_exponential", "gamma", "permutation", "random"):
@@ -85,8 +90,9 @@ def _numpy_linear(bits: str, x: Any) -> Iterator[Probe]:
     yield f"eigh {bits}", lambda: np.linalg.eigh(symmetric)[0]
     yield f"svd {bits}", lambda: np.linalg.svd(a)[1]
     yield f"solve {bits}", lambda: np.linalg.solve(symmetric + 999 * np.eye(70, dtype=x.dtype), b)
-    yield f"cholesky {bits}", lambda: np.linalg.cholesky(
-        symmetric + 999 * np.eye(70, dtype=x.dtype)
+    yield (
+        f"cholesky {bits}",
+        lambda: np.linalg.cholesky(symmetric + 999 * np.eye(70, dtype=x.dtype)),
     )
 
 

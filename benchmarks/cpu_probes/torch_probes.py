@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,23 +37,23 @@ def torch_elementwise() -> Iterator[Probe]:
         positive = x.abs() + 2**-6
         for name in UNARY.split():
             inside = x / 4 if name in ("erfinv", "asin", "atanh") else positive
-            yield f"{name} {bits}", lambda f=getattr(torch, name), x=inside: f(x)
+            yield f"{name} {bits}", partial(getattr(torch, name), inside)
         for name in ACTIVATIONS.split():
-            yield f"{name} {bits}", lambda f=getattr(F, name), x=x: f(x)
+            yield f"{name} {bits}", partial(getattr(F, name), x)
         yield f"gelu tanh {bits}", lambda x=x: F.gelu(x, approximate="tanh")
         yield f"pow {bits}", lambda x=positive, y=y: x**y
         yield f"div {bits}", lambda x=x, y=positive: x / y
         yield f"atan2 {bits}", lambda x=x, y=y: torch.atan2(x, y)
         for name in ("sum", "mean", "std", "norm", "prod", "logsumexp"):
             more = (0,) if name == "logsumexp" else ()
-            yield f"{name} {bits}", lambda f=getattr(torch, name), x=positive, m=more: f(x, *m)
+            yield f"{name} {bits}", partial(getattr(torch, name), positive, *more)
         yield f"cumsum {bits}", lambda x=x: x.cumsum(0)
         yield f"sort {bits}", lambda x=x: x.sort(stable=True)[1]
         yield f"topk {bits}", lambda x=x: x.topk(50)[0]
         rows = x[:10_000].view(100, 100)
         for name in ("softmax", "log_softmax", "sum", "mean", "amax"):
-            yield f"{name} of rows {bits}", lambda f=getattr(torch, name), x=rows: f(x, -1)
-            yield f"{name} of columns {bits}", lambda f=getattr(torch, name), x=rows: f(x, 0)
+            yield f"{name} of rows {bits}", partial(getattr(torch, name), rows, -1)
+            yield f"{name} of columns {bits}", partial(getattr(torch, name), rows, 0)
 
 
 def torch_random() -> Iterator[Probe]:
@@ -91,8 +92,9 @@ def torch_products() -> Iterator[Probe]:
             a, b = leaf(m, k), leaf(k, n)
             yield f"{name} {bits}", lambda a=a, b=b: gradients(a @ b, a, b)
             w, bias = leaf(n, k), leaf(n)
-            yield f"linear {name} {bits}", lambda a=a, w=w, bias=bias: gradients(
-                F.linear(a, w, bias), a, w, bias
+            yield (
+                f"linear {name} {bits}",
+                lambda a=a, w=w, bias=bias: gradients(F.linear(a, w, bias), a, w, bias),
             )
         yield f"mv {bits}", lambda a=a: a @ a.T[:, 0]
         a, b = leaf(6, 17, 33), leaf(6, 33, 29)
@@ -102,21 +104,22 @@ def torch_products() -> Iterator[Probe]:
         last = x.detach().to(memory_format=torch.channels_last).requires_grad_()
         yield f"conv2d channels last {bits}", lambda x=last, w=w: gradients(F.conv2d(x, w), x, w)
         narrow = leaf(16, 1, 3, 3)
-        yield f"conv2d depthwise {bits}", lambda x=x, w=narrow: gradients(
-            F.conv2d(x, w, groups=16), x, w
+        yield (
+            f"conv2d depthwise {bits}",
+            lambda x=x, w=narrow: gradients(F.conv2d(x, w, groups=16), x, w),
         )
         turned = leaf(16, 8, 3, 3)
-        yield f"conv_transpose2d {bits}", lambda x=x, w=turned: gradients(
-            F.conv_transpose2d(x, w, stride=2), x, w
+        yield (
+            f"conv_transpose2d {bits}",
+            lambda x=x, w=turned: gradients(F.conv_transpose2d(x, w, stride=2), x, w),
         )
         s, v = leaf(4, 16, 50), leaf(24, 16, 5)
         yield f"conv1d {bits}", lambda s=s, v=v: gradients(F.conv1d(s, v), s, v)
         q = leaf(2, 4, 70, 32)
-        yield f"attention {bits}", lambda q=q: gradients(
-            F.scaled_dot_product_attention(q, q, q), q
-        )
-        yield f"attention causal {bits}", lambda q=q: gradients(
-            F.scaled_dot_product_attention(q, q, q, is_causal=True), q
+        yield f"attention {bits}", lambda q=q: gradients(F.scaled_dot_product_attention(q, q, q), q)
+        yield (
+            f"attention causal {bits}",
+            lambda q=q: gradients(F.scaled_dot_product_attention(q, q, q, is_causal=True), q),
         )
 
 
@@ -161,8 +164,9 @@ def torch_layers() -> Iterator[Probe]:
                 each.copy_(exact(*each.shape) / 8)
         weights = list(network.parameters())
         yield f"{kind.__name__} forward", lambda n=network: _without_gradients(n, sequence)
-        yield f"{kind.__name__} training", lambda n=network, w=weights: gradients(
-            n(sequence)[0], sequence, *w
+        yield (
+            f"{kind.__name__} training",
+            lambda n=network, w=weights: gradients(n(sequence)[0], sequence, *w),
         )
 
 
@@ -178,14 +182,15 @@ def torch_linear_algebra() -> Iterator[Probe]:
         a = exact(60, 60, kind=kind)
         definite = a @ a.T + 99 * torch.eye(60, dtype=kind)
         for name in ("svdvals", "qr", "eigvals", "inv", "slogdet", "pinv"):
-            yield f"{name} {bits}", lambda f=getattr(torch.linalg, name), a=a: _last(f(a))
+            yield f"{name} {bits}", partial(_last, getattr(torch.linalg, name), a)
         for name in ("eigvalsh", "cholesky"):
-            yield f"{name} {bits}", lambda f=getattr(torch.linalg, name), a=definite: f(a)
+            yield f"{name} {bits}", partial(getattr(torch.linalg, name), definite)
         yield f"solve {bits}", lambda a=definite, b=a: torch.linalg.solve(a, b)
         yield f"fft {bits}", lambda a=a: torch.view_as_real(torch.fft.fft(a))
 
 
-def _last(found: Any) -> torch.Tensor:
+def _last(decompose: Callable[[torch.Tensor], Any], matrix: torch.Tensor) -> torch.Tensor:
+    found = decompose(matrix)
     found = found[-1] if isinstance(found, tuple) else found
     return torch.view_as_real(found) if found.is_complex() else found
 

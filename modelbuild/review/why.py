@@ -20,7 +20,7 @@ from modelbuild.store.store import Store
 
 _WHOLE = frozenset({"run", "metrics", "runtime", "base", "schema"})
 """Fields that are compared as one value; the entries of the others are compared one by one."""
-_REPEATED = frozenset({"MODELBUILD_SEED", "MODELBUILD_CPU", "MODELBUILD_ALLOW"})
+_REPEATED = frozenset({"MODELBUILD_SEED", "MODELBUILD_ALLOW"})
 """Environment variables that follow from a field which is told by itself."""
 
 

@@ -131,6 +131,8 @@ class Hardware:
     threads: int = 1
     cpu: str = "x86-64-v3"
     """`x86-64-v2`, `x86-64-v3`, `x86-64-v4` or `native`."""
+    mkl: str = "patched"
+    """`patched`: its vendor check answers yes, unless `cpu` is native; `unchanged`: left alone."""
     gpu: str | None = None
     """Glob over the names that the driver reports."""
     gpus: int = 0

@@ -12,6 +12,7 @@ SEEDS = range(2**32)
 COUNTS = range(1, 2**16)
 """Of threads, processes and GPUs."""
 _CPUS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "native")
+_MKL = ("patched", "unchanged")
 _UNITS = {
     "B": 1,
     "kB": 10**3,
@@ -27,7 +28,7 @@ _SIZE = rf"([0-9]{{1,9}}(?:\.[0-9]{{1,3}})?) ?({'|'.join(_UNITS)})"
 
 
 def read_hardware(table: Table) -> Hardware:
-    table.only(("device", "threads", "cpu", "gpu", "gpus", "gpu-memory", "processes"))
+    table.only(("device", "threads", "cpu", "mkl", "gpu", "gpus", "gpu-memory", "processes"))
     hint = "Did you mean 'cuda'?" if table.values.get("device") == "gpu" else None
     known = [device.value for device in Device]
     device = Device(table.choice("device", Device.CPU, known, hint))
@@ -35,6 +36,7 @@ def read_hardware(table: Table) -> Hardware:
         device=device,
         threads=table.integer("threads", 1, COUNTS),
         cpu=table.choice("cpu", "x86-64-v3", _CPUS),
+        mkl=table.choice("mkl", "patched", _MKL),
         gpu=table.text("gpu", None),
         gpus=_read_gpus(table, device),
         gpu_memory_bytes=_read_size(table, "gpu-memory"),

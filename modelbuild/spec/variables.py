@@ -169,7 +169,7 @@ def stage_variables(hardware: Hardware, determinism: Determinism) -> dict[str, s
         device = _CPU_ONLY
     ours = {
         "MODELBUILD_SEED": str(determinism.seed),
-        "MODELBUILD_CPU": hardware.cpu,
+        "MODELBUILD_MKL": "unchanged" if hardware.cpu == "native" else hardware.mkl,
         "MODELBUILD_ALLOW": ",".join(sorted(determinism.allow)),
     }
     groups = (_SYSTEM, _PYTHON, _OFFLINE, threads, _THREADING, _INDUCTOR, _PROCESSES, device, ours)

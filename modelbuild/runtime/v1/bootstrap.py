@@ -2,7 +2,7 @@
 
 One `.pth` line of the environment runs this file; nothing in it can be imported by name. It does
 nothing outside a stage, and ends the process where it can't do its work. It reads the variables
-MODELBUILD_SEED, MODELBUILD_THREADS, MODELBUILD_CPU and MODELBUILD_ALLOW.
+MODELBUILD_SEED, MODELBUILD_THREADS, MODELBUILD_MKL and MODELBUILD_ALLOW.
 
 1. Random bytes come from one stream for each process, keyed by the seed and by the process's
    lineage: `0` for the first, `0.2` for its third child, `0.r1` for the second rank of torchrun.

@@ -3,8 +3,9 @@
 MKL honours `MKL_CBWR=AVX2,STRICT` where its function `mkl_serv_intel_cpu_true` answers 1; on other
 vendors' CPUs it takes a path of its own, with other bits. That function is overwritten, in this
 process's memory, by one that answers 1: measured on an AMD EPYC, torch then gave the bits of
-emulated Intel CPUs in all operations tried but the LSTM. No file is changed, and nothing of MKL is
-copied or distributed.
+emulated Intel CPUs in all operations tried. No file is changed, and nothing of MKL is copied or
+distributed. Its licence forbids to alter its operation, see docs/determinism.md: a recipe says
+`[hardware] mkl = "unchanged"` to leave it alone, and nothing here runs.
 
 Where it can't be done (torch without MKL, a system that forbids writing to code), nothing is
 changed, and a line in the log says so.

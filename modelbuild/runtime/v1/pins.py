@@ -72,7 +72,7 @@ class _Placing:
     """`fork_exec`, with the bootstrap's variables added where a script passes its own."""
 
     NAMES = (
-        *("MODELBUILD_SEED", "MODELBUILD_THREADS", "MODELBUILD_CPU", "MODELBUILD_ALLOW"),
+        *("MODELBUILD_SEED", "MODELBUILD_THREADS", "MODELBUILD_MKL", "MODELBUILD_ALLOW"),
         *("MODELBUILD_ROOT", "MODELBUILD_LINEAGE"),
     )
 

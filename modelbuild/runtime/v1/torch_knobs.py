@@ -25,7 +25,7 @@ def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
        started without it; others, such as joblib's workers, lower theirs on purpose. The number of
        inter-op threads changes no bits, and a script can set it only once: it is left alone.
     """
-    if os.environ.get("MODELBUILD_CPU", "native") != "native":
+    if os.environ.get("MODELBUILD_MKL") == "patched":
         answer_intel(torch.__path__[0] + "/lib/libtorch_cpu.so")
     allowed = [name for name in os.environ.get("MODELBUILD_ALLOW", "").split(",") if name]
     _set_deterministic(torch, warn_only=bool(allowed))
