@@ -23,7 +23,7 @@ MOST_NOTES = 20
 NOTE_LENGTH = 300
 _NOTES_BYTES = 64 << 10
 """Read of one file of notes."""
-_OURS = re.compile(r"(steps|notes|operations)-[0-9][0-9.]*\.(bin|txt|jsonl)")
+_OURS = re.compile(r"(steps|notes|operations)-[0-9][0-9.r-]*\.(bin|txt|jsonl)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
