@@ -8,6 +8,7 @@ from dataclasses import replace
 from modelbuild.build.stage import Job, Site, open_stage, stage_command
 from modelbuild.errors import InvalidInputError
 from modelbuild.sandbox.isolation import Command
+from modelbuild.sandbox.lease import leased_gpus
 from modelbuild.spec.canonical import Json
 from modelbuild.verify.operations import Recording, read_recordings
 
@@ -18,8 +19,11 @@ _PERTURB = "165"
 def run_to_step(job: Job, site: Site, step: int, knob: str | None) -> tuple[Recording, ...]:
     """The recordings of the processes that train; none where none got to the step's beginning."""
     wanted: dict[str, Json] = {"every": 0, "explain": {"step": step, "knob": knob}}
-    with open_stage(replace(job, record=wanted), site) as (mounts, _):
-        command = stage_command(job, site)
+    with (
+        leased_gpus(job.inputs.recipe.hardware, lambda _: None) as gpus,
+        open_stage(replace(job, record=wanted), site) as (mounts, _),
+    ):
+        command = stage_command(replace(job, gpus=gpus), site)
         command = replace(command, environment=_turned(command, knob))
         site.sandbox.run(mounts, command, lambda _: None)
         found: list[Recording] = []
