@@ -191,12 +191,13 @@ def test_who_waits_says_for_whom_and_holds_nothing(gpus: tuple[Gpu, ...]) -> Non
 
 
 def test_a_lease_ends_with_its_process_however_that_ends(gpus: tuple[Gpu, ...]) -> None:
-    with hold(3, gpus) as first, hold(1, gpus) as second:
+    with hold(3, gpus) as first:
         assert said(first).startswith("holds")
-        assert said(second) == f"a GPU of 3, leased by process {first.pid}"
-        first.send_signal(signal.SIGKILL)
-        assert said(second) == f"holds {gpus[0].device}"
-        second.communicate("")
+        with hold(1, gpus) as second:
+            assert said(second) == f"a GPU of 3, leased by process {first.pid}"
+            first.send_signal(signal.SIGKILL)
+            assert said(second) == f"holds {gpus[0].device}"
+            second.communicate("")
 
 
 def test_what_a_build_starts_does_not_keep_its_lease(gpus: tuple[Gpu, ...]) -> None:
