@@ -157,6 +157,47 @@ def test_an_error_is_a_record_too(tmp_path: Path) -> None:
     assert ran.err == f"error: {message}\n"
 
 
+@pytest.mark.parametrize("arguments", [["build"], ["lock"], ["verify"], ["log", "tiny"]])
+def test_without_a_recipe_every_command_ends_with_the_same_code(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    (tmp_path / ".git").mkdir()
+    ran = command(*arguments, folder=tmp_path)
+    assert ran.code == 2
+    assert "recipe" in ran.err
+
+
+def test_a_recipe_in_a_folder_above_is_named(tiny: Tiny) -> None:
+    (tiny.root / "sub").mkdir()
+    for arguments in (["build"], ["build", "."]):
+        place = "." if arguments[1:] else "recipe.toml"
+        assert command(*arguments, folder=tiny.root / "sub") == Ran(
+            2,
+            "",
+            f"error: there is no recipe at {place}\n"
+            "There is one in a folder above: ../recipe.toml\n",
+        )
+
+
+def test_build_takes_a_recipes_name(tiny: Tiny) -> None:
+    tiny.build()
+    ran = tiny.run("build", "tiny")
+    assert (ran.code, ran.out) == (0, tiny.run("build").out)
+    assert tiny.run("build", "tini").err == (
+        "error: there is no recipe 'tini'\n"
+        "  wanted: a recipe file, a folder with recipe.toml, or a locked name\n"
+        "Locked here: tiny\n"
+    )
+
+
+def test_a_lock_that_is_gone_is_said_to_be(tiny: Tiny) -> None:
+    assert tiny.run("build", "--locked").err == (
+        "error: model.lock is out of date\n"
+        "  tiny: not locked yet\n"
+        "To bring it up to date: modelbuild lock\n"
+    )
+
+
 # -- streams ---------------------------------------------------------------------------------------
 
 

@@ -305,6 +305,22 @@ def test_a_package_without_wheels_names_the_line_that_allows_building_it(
     )
 
 
+def test_the_name_of_a_module_is_told_from_that_of_its_package(wheels: Path) -> None:
+    make_sdist(wheels, "sklearn", "0.0")
+    with pytest.raises(UnavailableError) as without_wheels:
+        resolve("sklearn")
+    assert without_wheels.value.hint == (
+        "The package with the module 'sklearn' is called scikit-learn: write that in its place."
+    )
+    with pytest.raises(ModelbuildError) as unknown:
+        resolve("cv2")
+    assert str(unknown.value) == (
+        "there is no package 'cv2' on the index\n"
+        "The package with the module 'cv2' is called opencv-python-headless: "
+        "write that in its place."
+    )
+
+
 def test_wheels_for_other_platforms_are_named(wheels: Path) -> None:
     make_wheel(wheels, "alpha", "1.0", tag=f"{CP}-{CP}-macosx_14_0_arm64")
     with pytest.raises(UnavailableError) as caught:

@@ -18,7 +18,7 @@ from modelbuild.build.unchanged import remember
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import level_words, stage_line
 from modelbuild.cli.spread import spread_json, spread_lines
-from modelbuild.cli.targets import workspace_of
+from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.locations import read_locations
 from modelbuild.spec.derivation import StageId
@@ -29,14 +29,15 @@ from modelbuild.store.store import Store
 def build_and_print(options: Namespace, question: Sequence[str]) -> int:
     """Build as the options say; where nothing had to be done, keep the answer to `question`."""
     started = time.time_ns()
-    recipe = Path(options.recipe)
-    workspace = workspace_of(recipe)
+    named = Path(options.recipe)
+    by_name = not (named.exists() or "/" in options.recipe or named.suffix == ".toml")
+    workspace = workspace_of(None if by_name else named)
     store = Store.open()
     with progress(quiet=options.quiet) as observer:
         request = BuildRequest(
             workspace=workspace,
             store=store,
-            recipe=workspace.relative(recipe),
+            recipe=recipe_path(options.recipe, workspace),
             isolation=Isolation(options.isolation),
             locked=options.locked,
             dry_run=options.dry_run,
@@ -58,7 +59,7 @@ def build_and_print(options: Namespace, question: Sequence[str]) -> int:
     if _nothing_done(request, result):
         decided = what_decided(request, result)
         if decided:
-            decided = decided._replace(paths=[*decided.paths, *links])
+            decided = decided._replace(paths=[*decided.paths, *links, os.path.abspath(named)])
             remember(str(store.root), question, decided, answer, since=started)
     return 0
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from modelbuild.errors import InvalidInputError, UsageError
+from modelbuild.errors import UsageError
 from modelbuild.locking.lock import (
     LockResult,
     changes,
@@ -45,7 +45,7 @@ def lock(recipes: Collection[PurePosixPath], request: LockRequest) -> LockReport
         chosen = list(workspace.read_recipes(previous).values())
         gone = tuple(sorted(set(previous.recipes) - {recipe.name for recipe in chosen}))
     if not chosen:
-        raise InvalidInputError(
+        raise UsageError(
             "there is no recipe in this workspace",
             facts=[("workspace", str(workspace.root))],
             hint="To write one for the scripts in a folder: modelbuild init FOLDER",

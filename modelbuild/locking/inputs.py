@@ -55,7 +55,7 @@ def lock_environment(
     else:
         update = None
     if request.check:
-        raise out_of_date([(recipe.name, "packages")])
+        raise out_of_date([(recipe.name, "packages" if before else "not locked yet")])
     from modelbuild.environment.indexes import narrowing_settings
 
     for setting in narrowing_settings():

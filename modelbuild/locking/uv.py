@@ -15,6 +15,7 @@ from modelbuild.environment.indexes import uv_variables
 from modelbuild.errors import ModelbuildError, UnavailableError
 from modelbuild.locking.resolver import OfferedFile, Question, Release
 from modelbuild.spec.logins import without_logins
+from modelbuild.spec.package_names import distribution_of
 
 _UNREACHABLE = ("Failed to fetch", "error sending request", "network was disabled", "dns error")
 
@@ -25,7 +26,9 @@ class NoWheelError(UnavailableError):
     def __init__(self, package: str, found: str, question: Question) -> None:
         """`found` says what there is instead."""
         names = ", ".join(f'"{name}"' for name in sorted({*question.from_source, package}))
-        if found.startswith("only a source distribution"):
+        if meant := distribution_of(package):
+            hint = _other_name(package, meant)
+        elif found.startswith("only a source distribution"):
             hint = f"To build it from source, write under [environment]: from-source = [{names}]"
         else:
             hint = (
@@ -146,6 +149,11 @@ def resolution_error(stderr: str, question: Question) -> ModelbuildError:
             facts=[("uv says", _reason(text))],
             hint="Check the network, and the indexes of pip's and uv's configuration.",
         )
+    unknown = re.search(r"Because (\S+) was not found", text)
+    if unknown and (meant := distribution_of(unknown[1])):
+        return ModelbuildError(
+            f"there is no package '{unknown[1]}' on the index", hint=_other_name(unknown[1], meant)
+        )
     return ModelbuildError(
         "packages can't be resolved",
         facts=[("uv says", _reason(text))],
@@ -153,6 +161,10 @@ def resolution_error(stderr: str, question: Question) -> ModelbuildError:
         if question.base
         else None,
     )
+
+
+def _other_name(module: str, package: str) -> str:
+    return f"The package with the module '{module}' is called {package}: write that in its place."
 
 
 def _no_wheel(text: str) -> tuple[str, str] | None:

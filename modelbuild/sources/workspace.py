@@ -39,11 +39,8 @@ class Workspace:
     @classmethod
     def around_recipe(cls, recipe: Path) -> Workspace:
         """The workspace of a recipe file, or of a folder that holds one."""
-        if not recipe.exists():
-            raise UsageError(
-                f"there is no recipe at {recipe}",
-                hint="To write one for the scripts in a folder: modelbuild init FOLDER",
-            )
+        if not recipe.exists() or (recipe.is_dir() and not (recipe / RECIPE_NAME).exists()):
+            raise no_recipe(f"there is no recipe at {recipe}", recipe)
         return cls.around(recipe if recipe.is_dir() else recipe.parent)
 
     @property
@@ -134,6 +131,18 @@ class Workspace:
             )
             if RECIPE_NAME in files:
                 yield PurePosixPath((Path(folder) / RECIPE_NAME).relative_to(self.root).as_posix())
+
+
+def no_recipe(summary: str, wanted: Path) -> UsageError:
+    """Names the nearest recipe in a folder above, if there is one."""
+    folder = Path.cwd() if wanted.parent == Path() else wanted.resolve().parent
+    for above in folder.parents:
+        if (above / RECIPE_NAME).is_file():
+            place = os.path.relpath(above / RECIPE_NAME)
+            return UsageError(summary, hint=f"There is one in a folder above: {place}")
+    return UsageError(
+        summary, hint="To write one for the scripts in a folder: modelbuild init FOLDER"
+    )
 
 
 def unique_by_name(recipes: Sequence[Recipe]) -> dict[str, Recipe]:

@@ -47,6 +47,12 @@ DISTRIBUTIONS = {
 """By name of import, where it is another than the package's."""
 
 
+def distribution_of(name: str) -> str | None:
+    """The package that has a module of this name, where it is called otherwise."""
+    found = {normalised_name(module): package for module, package in DISTRIBUTIONS.items()}
+    return found.get(normalised_name(name))
+
+
 def normalised_name(name: str) -> str:
     """As indexes and wheels know it. `packaging` does the same, and takes time to import."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -139,7 +139,8 @@ def _chosen(request: VerifyRequest, lock: Lock) -> dict[str, PurePosixPath]:
         recipes = [request.workspace.read_recipe(path) for path in sorted(request.recipes)]
         return {recipe.name: recipe.path for recipe in recipes}
     if not lock.recipes:
-        raise OutOfDateError(
+        kind = OutOfDateError if request.workspace.read_recipes(lock) else UsageError
+        raise kind(
             "there is nothing to verify: no recipe is locked in this workspace",
             facts=[("workspace", str(request.workspace.root))],
             hint="To lock its recipes: modelbuild lock",
