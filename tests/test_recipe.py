@@ -280,10 +280,15 @@ def test_cuda_means_one_gpu_unless_more_are_declared() -> None:
 def test_determinism_is_read() -> None:
     recipe = changed(
         "seed = 42",
-        'seed = 4294967295\nlevel = "functional"\ntf32 = false\nallow = ["scatter_add"]',
+        'seed = 4294967295\nlevel = "functional"\ntf32 = false\nallow = ["scatter_add"]\n'
+        "trace-every = 10",
     )
     assert recipe.determinism == Determinism(
-        seed=2**32 - 1, level=Level.FUNCTIONAL, tf32="false", allow=("scatter_add",)
+        seed=2**32 - 1,
+        level=Level.FUNCTIONAL,
+        tf32="false",
+        allow=("scatter_add",),
+        trace_every=10,
     )
 
 

@@ -124,3 +124,14 @@ def test_too_much_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     kept = keep(tmp_path / "trace", tmp_path / "000001.log")
     assert kept.folder is None
     assert kept.notes == ("1 thing in its trace folder is not kept: too large, or not made by us",)
+
+
+def test_a_stride_in_the_recipe_is_asked_for_and_builds_nothing_again(
+    tiny: Tiny, store: Store
+) -> None:
+    record(tiny, "print(open(place + 'request.json').read())")
+    tiny.replace("recipe.toml", "seed = 7", "seed = 7\ntrace-every = 50")
+    tiny.build()
+    assert '{"every": 50}' in (store.root / realisation(store)["log"]).read_text()
+    tiny.replace("recipe.toml", "trace-every = 50", "trace-every = 0")
+    assert tiny.build()["train"]["how"] == "valid"

@@ -260,3 +260,56 @@ def test_an_altered_input_from_the_store_is_not_used(tiny: Tiny) -> None:
     ran = tiny.run("build")
     assert ran.code == 5
     assert "digest mismatch in the store: the output of tiny:train was altered" in ran.err
+
+
+def test_where_no_step_was_recorded_it_is_said(tiny: Tiny) -> None:
+    drifting(tiny, "bitwise", loss="1")
+    tiny.build()
+    ran = tiny.run("verify", "--rebuild")
+    assert "\n      no steps were recorded in either build\n" in ran.out
+
+
+RECORDED = """
+import json, os, struct, sys, time
+from pathlib import Path
+
+runs = int(time.time_ns() % 2**32)
+columns = ["kind", "has", "source", "calls", "backwards", "batch", "python", "numpy", "torch",
+           "loss", "gradients", "parameters", "value"]
+folder = Path(os.environ.get("MODELBUILD_ROOT", "/build"), "trace")
+with (folder / "steps-0.bin").open("wb") as file:
+    head = {"modelbuild_trace": 1, "every": 1, "columns": columns}
+    file.write((json.dumps(head) + "\\n").encode())
+    for step in range(1, 391):
+        batch = runs if step >= 12 else step
+        file.write(struct.pack("<BBHHHIIIIIIId", 1, 15, 1, 1, 1, batch, 1, 1, 1, 1, 1, 1, 0.5))
+(folder / "notes-0.txt").write_text("the script turned it off (train.py:3)\\n")
+json.dump({"weight": runs}, open(sys.argv[3] + "/model.json", "w"))
+json.dump({"loss": 1}, open(sys.argv[3] + "/metrics.json", "w"))
+"""
+
+
+def test_the_first_different_step_is_shown_with_no_further_run(tiny: Tiny) -> None:
+    drifting(tiny, "bitwise", loss="1")
+    tiny.write("train.py", RECORDED)
+    tiny.build()
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 7
+    says = "first different step: 12 of 390: the batch (data order)"
+    assert f"\n      {says}\n      model.json  different\n" in ran.out
+    assert "\n      note: the script turned it off (train.py:3)\n" in ran.out
+    train = verdict(tiny, "--rebuild")["stages"]["train"]
+    assert train["steps"] == says
+    assert train["notes"] == ["the script turned it off (train.py:3)"]
+    assert train["first_difference"] == {
+        "step": 12,
+        "steps": 390,
+        "process": "0",
+        "column": "batch",
+        "went_first": "data order",
+        "operation": None,
+        "line": None,
+        "cause": None,
+        "file": "model.json",
+        "tensor": None,
+    }

@@ -146,7 +146,7 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
         out = folder / "out"
         out.mkdir()
         trace = folder / "trace"
-        ask(trace, {"every": 1, **job.record})
+        ask(trace, {"every": job.inputs.recipe.determinism.trace_every, **job.record})
         yield (
             Mounts(
                 src=folder / "src",
@@ -158,7 +158,6 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
                 context=context,
                 data=job.inputs.data_mounts,
                 stages=job.inputs.upstream,
-                whole_system=job.inputs.recipe.environment.base == "interpreter",
             ),
             folder,
         )

@@ -24,7 +24,6 @@ COMMANDS = {
     "runs": "list what was built here, with the settings in which runs differ",
     "show": "show everything that went into one output, as a tree",
     "compare": "compare the metrics of two recipes, on the same seeds",
-    "git": "have git merge and show model.lock recipe by recipe",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",

@@ -89,9 +89,13 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
         print("  ".join(parts))
         for line in compared_lines(each.rebuild.compared) if each.rebuild else ():
             print(f"      {line}")
+        if each.rebuild and each.rebuild.steps:
+            print(f"      {each.rebuild.steps.says}")
         if each.rebuild and each.rebuild.comparison:
             text = render_comparison(each.rebuild.comparison)
             print("\n".join(f"      {line}" for line in text.splitlines()))
+        for note in each.notes:
+            print(f"      note: {note}")
         for line in spread_lines(_spread(verdict, stage)):
             print(f"      {line}")
 
@@ -144,7 +148,6 @@ def _seeds_json(seeds: SeedsVerdict | None) -> dict[str, object] | None:
 def _stage_json(verdict: StageVerdict) -> dict[str, object]:
     rebuild = verdict.rebuild
     comparison = rebuild.comparison if rebuild else None
-    first = comparison.first_difference if comparison else None
     return {
         "store": verdict.store,
         "claim": verdict.claim,
@@ -152,7 +155,27 @@ def _stage_json(verdict: StageVerdict) -> dict[str, object]:
         "same_class": rebuild.same_class if rebuild else None,
         "expected": rebuild.expectation.to_json() if rebuild and rebuild.expectation else None,
         **compared_json(rebuild.compared if rebuild else None),
-        "first_difference": first.to_json() if first else None,
+        "first_difference": _first_difference(rebuild) if rebuild and comparison else None,
+        "steps": rebuild.steps.says if rebuild and rebuild.steps else None,
         "comparison": comparison.to_json() if comparison else None,
         "problems": [str(problem) for problem in verdict.problems],
+        "notes": list(verdict.notes),
+    }
+
+
+def _first_difference(rebuild: Rebuild) -> dict[str, object]:
+    """Where two trainings went apart, and where their outputs do; None for what is not known."""
+    file = rebuild.comparison.first_difference if rebuild.comparison else None
+    found = rebuild.steps.difference if rebuild.steps else None
+    return {
+        "step": found.step if found else None,
+        "steps": found.steps if found else None,
+        "process": found.process if found else None,
+        "column": found.column if found else None,
+        "went_first": found.went_first if found else None,
+        "operation": None,
+        "line": None,
+        "cause": None,
+        "file": file.path if file else None,
+        "tensor": file.tensors[0].name if file and file.tensors else None,
     }

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from modelbuild.spec.lock import LockedDistribution, LockedEnvironment, LockedWheel
-
-Package = LockedWheel | LockedDistribution
+from modelbuild.spec.lock import LockedWheel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -16,8 +14,8 @@ class PackageChange:
     kind: str
     """`added`, `removed`, `up`, `down`, `moved` (no order between the two versions), `other file`
     or `other bytes`."""
-    old: Package | None
-    new: Package | None
+    old: LockedWheel | None
+    new: LockedWheel | None
 
     @property
     def other_bytes(self) -> bool:
@@ -30,11 +28,11 @@ class PackageChange:
 
 
 def compare_packages(
-    old: LockedEnvironment | None, new: LockedEnvironment | None
+    old: Iterable[LockedWheel], new: Iterable[LockedWheel]
 ) -> tuple[PackageChange, ...]:
-    """What is not the same file, or distribution of a base interpreter, on both sides."""
-    before = {each.name: each for each in _packages(old)}
-    after = {each.name: each for each in _packages(new)}
+    """What is not the same file on both sides, by name."""
+    before = {wheel.name: wheel for wheel in old}
+    after = {wheel.name: wheel for wheel in new}
     return tuple(
         PackageChange(
             name=name,
@@ -47,20 +45,14 @@ def compare_packages(
     )
 
 
-def _packages(environment: LockedEnvironment | None) -> Iterable[Package]:
-    return (*environment.wheels, *environment.distributions) if environment else ()
-
-
-def _kind(old: Package | None, new: Package | None) -> str:
+def _kind(old: LockedWheel | None, new: LockedWheel | None) -> str:
     if old is None:
         return "added"
     if new is None:
         return "removed"
     if old.version == new.version:
-        if isinstance(old, LockedWheel) and isinstance(new, LockedWheel):
-            same_name = old.filename == new.filename and old.sha256 != new.sha256
-            return "other bytes" if same_name else "other file"
-        return "other file"
+        same_name = old.filename == new.filename and old.sha256 != new.sha256
+        return "other bytes" if same_name else "other file"
     from packaging.version import InvalidVersion, Version
 
     try:

@@ -150,6 +150,9 @@ class Determinism:
     """`script`: the author's choice; `false`: off, for parity between GPU types."""
     allow: tuple[str, ...] = ()
     """Names of non-deterministic operations that the recipe accepts."""
+    trace_every: int = 1
+    """Gradients and parameters are recorded in every so many steps; 0: nothing is recorded. It is
+    no part of a derivation: no bit depends on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ SEEDS = range(2**32)
 """What both `torch.manual_seed` and `numpy.random.seed` take."""
 COUNTS = range(1, 2**16)
 """Of threads, processes and GPUs."""
+STRIDES = range(2**31)
 _CPUS = ("x86-64-v2", "x86-64-v3", "x86-64-v4", "native")
 _MKL = ("patched", "unchanged")
 _UNITS = {
@@ -75,13 +76,14 @@ def _read_size(table: Table, key: str) -> int | None:
 
 
 def read_determinism(table: Table) -> Determinism:
-    table.only(("seed", "level", "tf32", "allow"))
+    table.only(("seed", "level", "tf32", "allow", "trace-every"))
     level = Level(table.choice("level", Level.BITWISE, [known.value for known in Level]))
     return Determinism(
         seed=table.integer("seed", 0, SEEDS),
         level=level,
         tf32=_read_tf32(table),
         allow=_read_allow(table, level),
+        trace_every=table.integer("trace-every", 1, STRIDES),
     )
 
 

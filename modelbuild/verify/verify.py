@@ -32,6 +32,7 @@ from modelbuild.store.store import Store
 from modelbuild.store.tree import scan_tree
 from modelbuild.verify.compare import TreeComparison, compare_trees
 from modelbuild.verify.seeds import SeedsVerdict, measure_seeds, seeds_on_record
+from modelbuild.verify.steps import StepComparison, traces_of
 
 if TYPE_CHECKING:
     from modelbuild.build.stage import Site
@@ -66,6 +67,8 @@ class Rebuild:
     """Where both outputs are at hand and differ."""
     expectation: Expectation | None
     """What was said beforehand; None where the first result is of the same class."""
+    steps: StepComparison | None = None
+    """Where both outputs are at hand and differ: where the trainings first went apart."""
 
     @property
     def agreement(self) -> Agreement:
@@ -85,6 +88,8 @@ class StageVerdict:
     `broken`; `other class`, `missing`, or `unchecked` (no output here)."""
     rebuild: Rebuild | None = None
     problems: tuple[ModelbuildError, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Of the builds that were looked at, each once: a setting that the script undid, ..."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,7 +257,14 @@ def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict
         second, rebuilt = _rebuild(identity, run, upstream, sound, problems)
     # Without a rebuild, an altered output still tells which outputs were made from it.
     run.finish(identity, sound or second or (None if rebuild else first), "valid")
-    return StageVerdict(store=state, claim=claim, rebuild=rebuilt, problems=tuple(problems))
+    notes = [note for each in (first, second) if each for note in each.notes]
+    return StageVerdict(
+        store=state,
+        claim=claim,
+        rebuild=rebuilt,
+        problems=tuple(problems),
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _hold_against_claims(
@@ -344,11 +356,7 @@ def _compare(
         same = first.numeric_class == second.numeric_class
         results = result_of(first, store), result_of(second, store)
         compared = run.compare(identity, *results, same_class=same)
-        comparison = (
-            compare_trees(first.path(store), second.path(store))
-            if compared.agreement is not Agreement.IDENTICAL
-            else None
-        )
+        identical = compared.agreement is Agreement.IDENTICAL
         return Rebuild(
             compared=compared,
             against="store",
@@ -356,8 +364,11 @@ def _compare(
             first_class=first.numeric_class,
             second_class=second.numeric_class,
             second=second.path(store),
-            comparison=comparison,
+            comparison=(
+                None if identical else compare_trees(first.path(store), second.path(store))
+            ),
             expectation=expected,
+            steps=None if identical else traces_of(first, second, store),
         )
     judgement = run.judge(identity, second)
     if judgement.claim is None or judgement.compared is None:

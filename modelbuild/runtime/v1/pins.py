@@ -99,6 +99,7 @@ def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
     beside("torch_knobs")["pin"](module, lineage.starting_seed(), vendor)
     if lineage.recording is not None:
         beside("operations")["record"](module, lineage.recording)
+    beside("steps")["install"](module, lineage)
 
 
 PINS = {
