@@ -130,7 +130,7 @@ class Training:
             loss = functional.cross_entropy(self.forward(inputs), labels)
         loss.backward()
         if fault == "gradients":
-            next(self.net.parameters()).grad.view(-1)[0].neg_()
+            [*self.net.parameters()][-1].grad.neg_()
         self.optimiser.step()
         return loss.detach()
 
