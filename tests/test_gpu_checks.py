@@ -61,6 +61,8 @@ def test_the_script_runs_on_a_cpu_with_nothing_installed(with_torch: Path, tmp_p
     document = json.loads((tmp_path / "gpu_checks.json").read_text())
     results = {check["name"]: check["result"] for check in document["checks"]}
     assert results["cnn: bits"] == "identical", done.stdout
+    found = [result for name, result in results.items() if name.startswith("first difference")]
+    assert found == ["found"] * 3, done.stdout
     assert set(results.values()) <= KNOWN
     assert done.returncode == int(any(Check(**each).failed for each in document["checks"]))
 

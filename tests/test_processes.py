@@ -240,6 +240,10 @@ def test_a_training_of_two_processes_comes_out_identical(ddp: Tiny) -> None:
     verified = ran.json["recipes"]["ddp"]["stages"]
     assert [stage["rebuild"] for stage in verified.values()] == ["identical", "identical"]
 
+    log = ddp.root.parent / "store" / stages["train"]["log"]
+    recorded = sorted(path.name for path in log.with_suffix(".trace").glob("steps-*"))
+    assert recorded == ["steps-0.r0.bin", "steps-0.r1.bin"]
+
     seen = json.loads(Path(stages["evaluate"]["path"], "seen.json").read_text())
     assert (seen["threads"], seen["processors"]) == (1, 1)
     drawn, other = seen["drawn"]

@@ -12,10 +12,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from modelbuild.store.realisations import Realisation
-from modelbuild.store.store import Store
+if TYPE_CHECKING:  # `benchmarks/gpu_checks.py` reads recordings where nothing is installed
+    from modelbuild.store.realisations import Realisation
+    from modelbuild.store.store import Store
 
 STEP, BACKWARD, START, FIT = 1, 2, 3, 4
 _FORM = struct.Struct("<BBHHHIIIIIIId")
