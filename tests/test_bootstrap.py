@@ -257,6 +257,48 @@ subprocess.run([sys.executable, "-c", show], env={}, capture_output=True, text=T
     assert first == stage.value(code, hardware=Hardware(threads=3))
 
 
+def test_a_thread_that_draws_takes_nothing_from_the_others(stage: Stage) -> None:
+    code = """
+import os, threading
+drawn = {}
+def draw(times):
+    drawn[threading.current_thread().name] = [os.urandom(4).hex() for _ in range(times)][-1]
+threads = [threading.Thread(target=draw, args=(20_000,)) for _ in range(3)]
+[each.start() for each in threads]
+draw(20_000)
+[each.join() for each in threads]
+[sorted(drawn.items()), len(set(drawn.values()))]
+"""
+    found = stage.value(code)
+    assert isinstance(found, list)
+    assert found[1] == 4
+    assert stage.value(code) == found
+    alone = stage.value("import os\n[os.urandom(4).hex() for _ in range(20_000)][-1]")
+    assert dict(found[0])["MainThread"] == alone
+
+
+JAXLIB = "__version__ = '{version}'\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "cpu", "before", "expected"),
+    [
+        ("0.10.2", "x86-64-v3", "", "--xla_cpu_max_isa=AVX2"),
+        ("0.10.2", "x86-64-v2", "--a=1", "--a=1 --xla_cpu_max_isa=SSE4_2"),
+        ("0.10.2", "x86-64-v3", "--xla_cpu_max_isa=SSE4_2", "--xla_cpu_max_isa=SSE4_2"),
+        ("0.10.2", "native", "", ""),
+        ("0.4.35", "x86-64-v3", "", ""),
+    ],
+)
+def test_xla_gets_the_recipes_instruction_set(
+    stage: Stage, tmp_path: Path, version: str, cpu: str, before: str, expected: str
+) -> None:
+    (tmp_path / "jaxlib.py").write_text(JAXLIB.format(version=version))
+    code = "import os, sys\nsys.path.insert(0, '.')\nimport jaxlib\nos.environ.get('XLA_FLAGS', '')"
+    more = {"XLA_FLAGS": before} if before else {}
+    assert stage.value(code, cwd=tmp_path, hardware=Hardware(cpu=cpu), more=more) == expected
+
+
 SEEDED = """
 import hashlib, multiprocessing, os, random
 import numpy as np

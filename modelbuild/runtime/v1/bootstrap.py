@@ -37,7 +37,8 @@ class Lineage:
 
     The variable MODELBUILD_LINEAGE holds what the next child will be, so that a child inherits
     its own place however it is started. Threads that start children at the same time may swap
-    their places.
+    their places. Each thread has a stream of its own, by its name: some draw behind a script's
+    back, such as those that pass a data loader's tensors on.
     """
 
     recording: Any = None
@@ -53,7 +54,7 @@ class Lineage:
 
     def enter(self, place: str) -> None:
         self.place = place
-        self.stream: Any = None
+        self.streams: dict[str, Any] = {}
         self.children = -1
         self.next_child()
 
@@ -68,11 +69,14 @@ class Lineage:
 
     def random_bytes(self, size: int, flags: int = 0) -> bytes:
         """Takes what `os.urandom` and `os.getrandom` take, and gives the same in every run."""
-        if self.stream is None:
+        thread = other_thread()
+        stream = self.streams.get(thread)
+        if stream is None:
             from _random import Random  # the generator alone: all of `random` takes 5 ms
 
-            self.stream = Random(int.from_bytes(f"{self.seed} {self.place}".encode(), "big"))
-        drawn: int = self.stream.getrandbits(8 * size)
+            key = f"{self.seed} {self.place}{thread}"
+            stream = self.streams[thread] = Random(int.from_bytes(key.encode(), "big"))
+        drawn: int = stream.getrandbits(8 * size)
         return drawn.to_bytes(size, "little")
 
     def starting_seed(self) -> int:
@@ -83,6 +87,15 @@ class Lineage:
         if self.place == FIRST or self.is_rank:
             return self.seed
         return int.from_bytes(self.random_bytes(4), "little")
+
+
+def other_thread() -> str:
+    """The name of the thread, if it is not the main one; Python numbers them as they are made."""
+    threading = sys.modules.get("threading")
+    if threading is None:
+        return ""
+    thread = threading.current_thread()
+    return "" if thread is threading.main_thread() else f" {thread.name}"
 
 
 def pin_random_bytes(lineage: Lineage) -> None:
@@ -167,7 +180,7 @@ def _replace(module: ModuleType, name: str, new: Any) -> None:
 
 
 PINNED = frozenset(
-    ("random", "numpy", "numpy.random", "subprocess", "multiprocessing.util", "torch")
+    ("random", "numpy", "numpy.random", "subprocess", "multiprocessing.util", "torch", "jaxlib")
 )
 _loaded: dict[str, dict[str, Any]] = {}
 

@@ -102,6 +102,23 @@ def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
     beside("steps")["install"](module, lineage)
 
 
+XLA_CAPS = {"x86-64-v2": "SSE4_2", "x86-64-v3": "AVX2", "x86-64-v4": "AVX512"}
+
+
+def pin_jaxlib(module: Any, load: Callable[[], None], _: Lineage) -> None:
+    """XLA's instruction set: it reads the flag at its first computation.
+
+    It ends the process at a flag that it does not know, so jaxlib must be new enough. The recipe's
+    level is in the variable for Inductor, in the words of the recipe.
+    """
+    load()
+    cap = XLA_CAPS.get(os.environ.get("TORCHINDUCTOR_CPP_MARCH", ""))
+    major, minor = module.__version__.split(".")[:2]
+    flags = os.environ.get("XLA_FLAGS", "")
+    if cap and (int(major), int(minor)) >= (0, 5) and "xla_cpu_max_isa" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_max_isa={cap}".strip()
+
+
 PINS = {
     "random": pin_random,
     "numpy": pin_numpy,
@@ -109,4 +126,5 @@ PINS = {
     "subprocess": pin_subprocess,
     "multiprocessing.util": pin_subprocess,
     "torch": pin_torch,
+    "jaxlib": pin_jaxlib,
 }
