@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,8 @@ from modelbuild.store.realisations import Realisation, altered
 from modelbuild.store.store import Store
 from modelbuild.store.tree import scan_tree
 from modelbuild.verify.compare import TreeComparison, compare_trees
+from modelbuild.verify.explain import Explanation
+from modelbuild.verify.explained import ExplainRequest, explain_stage, pair_on_record
 from modelbuild.verify.seeds import SeedsVerdict, measure_seeds, seeds_on_record
 from modelbuild.verify.steps import StepComparison, traces_of
 
@@ -47,6 +49,8 @@ class VerifyRequest:
     rebuild: bool = False
     seeds: int | None = None
     """Build this many seeds of each recipe, and keep the spread of their metrics in the lock."""
+    explain: ExplainRequest | None = None
+    """Find the operation at which two builds went apart; build again where there are not two."""
     paranoid: bool = False
     locations: Mapping[str, Path] = field(default_factory=dict)
     observer: Observer = field(default_factory=Silent)
@@ -87,6 +91,7 @@ class StageVerdict:
     """`holds` (identical), `within tolerance` or `different` where the level allows that, else
     `broken`; `other class`, `missing`, or `unchecked` (no output here)."""
     rebuild: Rebuild | None = None
+    explanation: Explanation | None = None
     problems: tuple[ModelbuildError, ...] = ()
     notes: tuple[str, ...] = ()
     """Of the builds that were looked at, each once: a setting that the script undid, ..."""
@@ -165,7 +170,7 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
     measured = _measured(recipe, run, request, problems)
     for identity in run.locked.derivations:
         if identity.recipe == recipe.name:
-            stages[identity.stage] = _verify_stage(identity, run, rebuild=request.rebuild)
+            stages[identity.stage] = _verify_and_explain(identity, run, request)
             continue
         try:
             run.realise(identity)
@@ -217,7 +222,7 @@ def _prepare(recipe: Recipe, lock: Lock, request: VerifyRequest) -> Run:
         store=request.store,
         recipe=recipe.path,
         locked=True,
-        dry_run=not request.rebuild,
+        dry_run=not (request.rebuild or request.explain),
         paranoid=request.paranoid,
         locations=request.locations,
         observer=request.observer,
@@ -231,6 +236,24 @@ def _absent(recipe: Recipe, result: LockResult) -> tuple[str, ...]:
         for name, data in recipe.data.items()
         if not isinstance(data, RecipeData) and (recipe.name, name) not in result.data
     )
+
+
+def _verify_and_explain(identity: StageId, run: Run, request: VerifyRequest) -> StageVerdict:
+    """With `explain`, build again only where no two builds on record differ."""
+    wanted = request.explain
+    if wanted is None:
+        return _verify_stage(identity, run, rebuild=request.rebuild)
+    upstream = run.upstream(identity)
+    known = pair_on_record(identity, run, upstream) if upstream is not None else None
+    traced = known is not None and all(each.trace for each in known)
+    rebuild = request.rebuild or (wanted.needs_pair and not traced)
+    verdict = _verify_stage(identity, run, rebuild=rebuild)
+    if upstream is None:
+        return verdict
+    try:
+        return replace(verdict, explanation=explain_stage(identity, run, upstream, wanted))
+    except ModelbuildError as error:
+        return replace(verdict, problems=(*verdict.problems, error))
 
 
 def _verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict:

@@ -78,11 +78,10 @@ class Recorder:
     """What has been recorded, and where the process is."""
 
     def __init__(self, torch: Any, around: Any) -> None:
-        on_device = None  # beside("steps")
         digests = beside("tensor_digests")
         self.torch = torch
         self.around = around
-        self.digests = digests["Digests"](torch, on_device)
+        self.digests = digests["Digests"](torch)
         self.flat: Callable[..., Any] = lambda value: digests["Flat"](torch, value)
         self.operations: dict[Any, Operation] = {}
         self.lines: dict[int, str | None] = {}

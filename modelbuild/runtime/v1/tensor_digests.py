@@ -8,7 +8,6 @@ from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 ALWAYS_READ_BYTES = 1 << 15
@@ -35,9 +34,8 @@ class Digests:
     torch, such as through `numpy()`, is seen in small ones only.
     """
 
-    def __init__(self, torch: Any, on_device: Callable[[Any], int] | None) -> None:
+    def __init__(self, torch: Any) -> None:
         self.torch = torch
-        self.on_device = on_device
         self.known: dict[int, Storage] = {}
         self.nowhere = Storage(None)
         """Of a tensor without memory of its own, such as a subclass that wraps others."""
@@ -88,11 +86,7 @@ class Digests:
         size = tensor.numel() * tensor.element_size()
         if size == 0 or tensor.device.type == "meta":
             return 0
-        if tensor.device.type != "cpu":
-            if self.on_device is not None:
-                return self.on_device(tensor)
-            tensor = tensor.cpu()
-        tensor = tensor.resolve_neg().resolve_conj().contiguous()
+        tensor = tensor.cpu().resolve_neg().resolve_conj().contiguous()
         return crc32((ctypes.c_char * size).from_address(tensor.data_ptr()))
 
 
