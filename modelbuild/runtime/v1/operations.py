@@ -146,7 +146,11 @@ class Recorder:
             event["fresh"] = fresh[0]
         if operation.draws:
             event["generator"] = self.digests.read(self.generator(read).get_state())
-        if any(storage.source is None for storage in storages):
+        unseen = any(
+            storage.source is None and not tensor.requires_grad
+            for tensor, storage in zip(read.tensors, storages)  # noqa: B905
+        )
+        if unseen and event["phase"] in ("forward", "data"):  # not the optimiser's own state
             event["random"] = self.around.random_states()
         for storage in storages:
             if storage.source is None:

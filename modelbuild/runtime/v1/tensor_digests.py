@@ -68,9 +68,18 @@ class Digests:
             return self._sparse(tensor)
         if storage is self.nowhere:
             return 0
+        size = tensor.numel() * tensor.element_size()
+        kept = not (anew or size <= ALWAYS_READ_BYTES)
+        memory = tensor.untyped_storage()
+        if size == memory.nbytes() and tensor.is_cpu and not tensor.is_neg():
+            # All views of the whole share one reading, told apart by their shapes.
+            whole = storage.digests.get("whole") if kept else None
+            if whole is None:
+                whole = storage.digests["whole"] = _of_memory(memory.data_ptr(), size)
+            shape = (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj())
+            return crc32(repr(shape).encode(), whole)
         key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
-        small = tensor.numel() * tensor.element_size() <= ALWAYS_READ_BYTES
-        digest = None if anew or small else storage.digests.get(key)
+        digest = storage.digests.get(key) if kept else None
         if digest is None:
             digest = storage.digests[key] = self.read(tensor)
         return digest
@@ -87,7 +96,11 @@ class Digests:
         if size == 0 or tensor.device.type == "meta":
             return 0
         tensor = tensor.cpu().resolve_neg().resolve_conj().contiguous()
-        return crc32((ctypes.c_char * size).from_address(tensor.data_ptr()))
+        return _of_memory(tensor.data_ptr(), size)
+
+
+def _of_memory(address: int, size: int) -> int:
+    return crc32((ctypes.c_char * size).from_address(address)) if size else 0
 
 
 class Flat:
