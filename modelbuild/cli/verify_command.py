@@ -21,14 +21,8 @@ from modelbuild.store.store import Store
 from modelbuild.verify.compare import render_comparison
 from modelbuild.verify.explained import ExplainRequest
 from modelbuild.verify.seeds import SeedsVerdict
-from modelbuild.verify.verify import (
-    Rebuild,
-    RecipeVerdict,
-    StageVerdict,
-    VerifyReport,
-    VerifyRequest,
-    verify,
-)
+from modelbuild.verify.verdict import Rebuild, RecipeVerdict, StageVerdict, VerifyReport
+from modelbuild.verify.verify import VerifyRequest, verify
 
 if TYPE_CHECKING:
     from argparse import Namespace
