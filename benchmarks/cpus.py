@@ -10,10 +10,12 @@ Then times the four models with x86-64-v3 and with native, in seconds of the pro
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,7 @@ packages = ["torch==2.13.0", "numpy"]
 include = ["nothing.py"]
 
 [stages.nothing]
-run = ["python", "nothing.py"]
+run = ["python", "nothing.py", "{out}/nothing"]
 """
 
 
@@ -95,7 +97,7 @@ def set_up(bench: Bench) -> Stage:
     folder = bench.folder / "recipe"
     folder.mkdir(exist_ok=True)
     (folder / "recipe.toml").write_text(RECIPE)
-    (folder / "nothing.py").write_text("")
+    (folder / "nothing.py").write_text("import sys; open(sys.argv[1], 'w')\n")
     bench.set_up([TOOL, "build", "--no-link"], folder)
     objects = bench.store / "objects"
     (bench.folder / "sitecustomize.py").write_text(BOOTSTRAP_LINE + "\n")
@@ -114,14 +116,19 @@ def compare(stage: Stage) -> None:
     print(f"\n{version.stdout.splitlines()[0]}\n\n| CPU | probes | other bits than here | s |")
     print("|---|---|---|---|")
     here = {script: stage.digests(None, script) for script in SCRIPTS}
-    for cpu in CPUS:
+    count = sum(map(len, here.values()))
+
+    def line(cpu: str) -> str:
         started = time.perf_counter()
         differ = []
         for script in SCRIPTS:
             differ += differences(here[script], stage.digests(cpu, script))
-        count = sum(map(len, here.values()))
         seconds = time.perf_counter() - started
-        print(f"| {cpu} | {count} | {', '.join(differ) or 'none'} | {seconds:.0f} |", flush=True)
+        return f"| {cpu} | {count} | {', '.join(differ) or 'none'} | {seconds:.0f} |"
+
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        for shown in workers.map(line, CPUS):
+            print(shown, flush=True)
 
 
 def differences(here: Mapping[str, str], there: Mapping[str, str]) -> list[str]:

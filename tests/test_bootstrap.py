@@ -742,6 +742,21 @@ def test_ranks_of_torchrun_have_the_seed_but_random_bytes_of_their_own(
     assert runs[0].stdout == runs[1].stdout
 
 
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.parametrize("cpu", ["x86-64-v2", "x86-64-v3"])
+def test_products_of_int8_do_not_saturate(torch_stage: Stage, cpu: str) -> None:
+    code = """
+import torch
+a = torch.full((32, 32), 127, dtype=torch.int8)
+out = torch.empty(32, 32, dtype=torch.int32)
+torch._int_mm(a, a, out=out)
+print(*{*torch._int_mm(a, a).flatten().tolist(), *out.flatten().tolist()})
+"""
+    done = torch_stage.run("-c", code, hardware=Hardware(cpu=cpu))
+    assert (done.stdout, done.stderr) == (f"{127 * 127 * 32}\n", "")
+
+
 OPERATIONS = """
 import ctypes, hashlib, warnings
 import torch

@@ -27,6 +27,8 @@ def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
     """
     if os.environ.get("MODELBUILD_MKL") == "patched":
         answer_intel(torch.__path__[0] + "/lib/libtorch_cpu.so")
+    if os.environ.get("ONEDNN_MAX_CPU_ISA") in ("SSE41", "AVX2"):
+        _compute_int8_products_exactly(torch)
     allowed = [name for name in os.environ.get("MODELBUILD_ALLOW", "").split(",") if name]
     _set_deterministic(torch, warn_only=bool(allowed))
     if allowed:
@@ -40,6 +42,32 @@ def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(int(os.environ["MODELBUILD_THREADS"]))
     torch.manual_seed(seed)
+
+
+def _compute_int8_products_exactly(torch: Any) -> None:
+    """`torch._int_mm`, whoever calls it, in float64, which holds all its sums exactly.
+
+    torch has oneDNN compute it where the CPU has the VNNI instructions. With these capped, oneDNN
+    saturates: wrong sums of values above 64, and other ones than on CPUs that have no VNNI.
+    """
+    import warnings
+
+    def int_mm(a: Any, b: Any) -> Any:
+        return (a.double() @ b.double()).int()
+
+    def int_mm_out(a: Any, b: Any, *, out: Any) -> Any:
+        return out.resize_(a.shape[0], b.shape[1]).copy_(int_mm(a, b))
+
+    library = torch.library.Library("aten", "IMPL")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that there was an operation of that name
+        library.impl("_int_mm", int_mm, "CPU")
+        library.impl("_int_mm.out", int_mm_out, "CPU")
+    _kept.append(library)
+
+
+_kept: list[Any] = []
+"""What torch would take back as soon as nobody holds it."""
 
 
 def _set_deterministic(torch: Any, *, warn_only: bool) -> None:
