@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from modelbuild.build.request import BuildResult, Observer
     from modelbuild.locking.front import LockReport
     from modelbuild.verify.compare_recipes import CompareReport
-    from modelbuild.verify.verify import VerifyReport
+    from modelbuild.verify.verdict import VerifyReport
 
 __all__ = ["build", "compare", "lock", "verify"]
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import RECIPE, TRAIN, Tiny
 from test_bootstrap import RUNTIME, Stage, torch_stage  # noqa: F401
 
 from modelbuild.errors import InvalidInputError
 from modelbuild.spec.recipe import Determinism, Hardware
 from modelbuild.spec.variables import stage_variables
+from modelbuild.store.store import Store
+from modelbuild.verify.explain import Run, Search, explain, locate
 from modelbuild.verify.operations import (
     FirstOperation,
+    Recording,
     first_difference,
     parse_recordings,
     read_recordings,
 )
+from modelbuild.verify.steps import compare_steps
 
 FAULTS_FOLDER = Path(__file__).parent / "faults"
 TRAINING = FAULTS_FOLDER / "training.py"
@@ -57,14 +63,14 @@ class Trainings:
     folder: Path
     runs: int = 0
 
-    def run(self, kind: str, fault: str, side: int, explain: dict[str, object]) -> Path:
+    def run(self, kind: str, fault: str, side: int, request: dict[str, object]) -> Path:
         """The folder of the trace."""
         self.runs += 1
         root = self.folder / str(self.runs)
         (root / "trace").mkdir(parents=True)
         (root / "runtime").symlink_to(RUNTIME)
         (root / "src").symlink_to(FAULTS_FOLDER)
-        (root / "trace/request.json").write_text(json.dumps({"every": 1, "explain": explain}))
+        (root / "trace/request.json").write_text(json.dumps(request))
         job = {"root": str(root), "arguments": [kind, fault, str(side)]}
         assert self.server.stdin
         assert self.server.stdout
@@ -73,10 +79,26 @@ class Trainings:
         assert self.server.stdout.readline() == "0\n"
         return root / "trace"
 
+    def runner(self, kind: str, fault: str, sides: tuple[int, ...]) -> Run:
+        """Runs up to a step, of the sides in turn."""
+        turns = itertools.cycle(sides)
+
+        def run(step: int, knob: str | None) -> Sequence[Recording]:
+            request: dict[str, object] = {"every": 0, "explain": {"step": step, "knob": knob}}
+            trace = self.run(kind, fault, next(turns), request)
+            return read_recordings(trace / "operations-0.jsonl")
+
+        return run
+
     def find(self, kind: str, fault: str) -> FirstOperation | None:
-        sides = [self.run(kind, fault, side, {"step": STEP, "knob": None}) for side in (0, 1)]
-        recordings = [read_recordings(trace / "operations-0.jsonl")[0] for trace in sides]
-        return first_difference(*recordings)
+        """As `verify --explain` does: the step from the traces, then the operation."""
+        traces = [self.run(kind, fault, side, {"every": 1}) for side in (0, 1)]
+        compared = compare_steps(*traces).difference
+        if compared is None:
+            return None
+        run = self.runner(kind, fault, (0, 1))
+        search = Search(step=compared.step, run=run, say=lambda _: None)
+        return locate(search, search.record())
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +154,57 @@ def test_a_fault_is_found_by_its_operation_and_line(
 
 @pytest.mark.slow
 @pytest.mark.network
-def test_two_runs_of_a_training_without_a_fault_agree(trainings: Trainings) -> None:
-    for kind in KINDS:
-        assert trainings.find(kind, "none") is None
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_does_not_show_again_is_said(trainings: Trainings, kind: str) -> None:
+    explained = explain(STEP, trainings.runner(kind, "none", (0,)), lambda _: None)
+    assert str(explained) == (
+        "step 3: the difference did not show again in 6 runs: a rare race, or something that"
+        " differed between the two builds"
+    )
+    assert not explained.confirmed
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_race_is_confirmed_with_one_thread(trainings: Trainings) -> None:
+    said: list[str] = []
+    explained = explain(STEP, trainings.runner("MLP", "atomic add", (0,)), said.append)
+    (line,) = lines_of("atomic add")
+    assert str(explained) == (
+        f"step 3, operation aten::index_put (backward), {line}"
+        "   confirmed: the difference vanishes with one thread"
+    )
+    assert said[2] == "run 3 up to step 3, with one thread"
+    assert explained.runs == 8
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_clock_is_confirmed_when_it_is_frozen(trainings: Trainings) -> None:
+    explained = explain(STEP, trainings.runner("MLP", "clock", (0,)), lambda _: None)
+    assert explained.first is not None
+    assert (explained.first.line,) == tuple(lines_of("clock"))
+    assert (explained.knob, explained.confirmed) == ("clock", True)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_cause_that_no_knob_takes_away_is_only_likely(trainings: Trainings) -> None:
+    explained = explain(STEP, trainings.runner("MLP", "changed sign", (0, 1)), lambda _: None)
+    assert explained.tried == ("deterministic", "memory", "onednn")
+    assert str(explained).endswith(
+        "   likely: the operation gives other results for the same inputs"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_training_that_ends_before_the_step_is_recorded_so_far(trainings: Trainings) -> None:
+    (recording,) = trainings.runner("MLP", "none", (0,))(6, None)
+    assert not recording.complete
+    assert recording.operations == ()
+    trace = trainings.run("MLP", "none", 0, {"every": 0, "explain": {"step": 7, "knob": None}})
+    assert not list(trace.glob("operations-*"))
 
 
 # Recordings
@@ -203,3 +273,78 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as caught:
         read_recordings(path)
     assert str(caught.value).startswith(f"{path}: this is no recording of operations\n  found: ")
+
+
+# The command
+
+RACE = """\
+import sys
+
+import torch
+from torch import nn
+
+torch.use_deterministic_algorithms(False)
+model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 1))
+optimiser = torch.optim.SGD(model.parameters(), 1e-2)
+picked = torch.randint(0, 8, (200_000,))
+weights = torch.randn(200_000, 32)
+for step in range(1, 6):
+    hidden = model[1](model[0](torch.randn(8, 16)))
+    loss = model[2](hidden).pow(2).mean()
+    if step == 3:
+        loss = loss + (hidden[picked] * weights).sum()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+torch.save(model.state_dict(), sys.argv[1] + "/model.pt")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_race_is_explained_through_the_sandbox(tiny: Tiny, store: Store, tmp_path: Path) -> None:
+    recipe = RECIPE.partition("[data.numbers]")[0] + (
+        '[hardware]\nthreads = 2\n\n[stages.train]\nrun = ["python", "train.py", "{out}"]\n'
+    )
+    tiny.write("recipe.toml", recipe.replace("packages = []", 'packages = ["torch", "numpy"]'))
+    tiny.write("train.py", RACE)
+    tiny.build()
+    objects = store.root / "objects"
+    ran = tiny.run("verify", "--explain", "--json")
+    assert ran.code == 7, ran.err
+    stage = ran.json["recipes"]["tiny"]["stages"]["train"]
+    found = stage["explanation"]
+    assert (found["step"], found["operation"]) == (3, "aten::index_put")
+    assert (found["line"], found["phase"]) == ("train.py:15", "backward")
+    assert (found["cause"], found["confirmed"]) == ("the difference vanishes with one thread", True)
+    assert stage["first_difference"]["operation"] == "aten::index_put"
+    assert "tiny:train: run 3 up to step 3, with one thread" in ran.err
+    built = sorted(each.name for each in objects.iterdir() if "-tiny-" in each.name)
+    kept = str(tmp_path / "step.jsonl")
+    assert tiny.run("verify", "--explain", "--step", "3", "--save", kept).code == 0
+    ran = tiny.run("verify", "--explain", "--against", kept)
+    assert "step 3, operation aten::index_put (backward), train.py:15   likely: " in ran.out
+    again = tiny.run("verify", "--explain")
+    assert "built in" not in again.err  # two builds on record differ
+    assert "confirmed: the difference vanishes with one thread" in again.out
+    assert built == sorted(each.name for each in objects.iterdir() if "-tiny-" in each.name)
+
+
+def test_options_of_explain_that_do_not_fit_are_refused(tiny: Tiny) -> None:
+    ran = tiny.run("verify", "--step", "3")
+    assert (ran.code, ran.err) == (2, "error: modelbuild verify: --step goes with --explain\n")
+    ran = tiny.run("verify", "--explain", "--save", "file")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: modelbuild verify --explain: the step is that of --against FILE, or --step K for"
+        " --save FILE\nmodelbuild verify --help explains it.\n",
+    )
+
+
+def test_a_stage_that_trains_nothing_has_nothing_to_explain(tiny: Tiny) -> None:
+    tiny.write("train.py", TRAIN.replace("random.random()", "time.time()"))
+    tiny.replace("train.py", "import json, random, sys", "import json, sys, time")
+    tiny.build()
+    ran = tiny.run("verify", "--explain")
+    assert ran.code == 7
+    assert "\n      not explained: no steps were recorded in either build\n" in ran.out

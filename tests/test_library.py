@@ -26,7 +26,7 @@ from modelbuild.locking.front import LockReport
 from modelbuild.spec.derivation import StageId
 from modelbuild.store.realisations import Realisation
 from modelbuild.store.store import Store
-from modelbuild.verify.verify import VerifyReport
+from modelbuild.verify.verdict import VerifyReport
 
 PAGE = (Path(__file__).parent.parent / "docs" / "library.md").read_text()
 

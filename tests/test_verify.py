@@ -310,6 +310,7 @@ def test_the_first_different_step_is_shown_with_no_further_run(tiny: Tiny) -> No
         "operation": None,
         "line": None,
         "cause": None,
+        "confirmed": None,
         "file": "model.json",
         "tensor": None,
     }

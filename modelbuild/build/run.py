@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ from modelbuild.store.stat_cache import StatCache
 if TYPE_CHECKING:
     from modelbuild.build.expectation import Expectation
     from modelbuild.build.probes import Probed
-    from modelbuild.build.stage import Site
+    from modelbuild.build.stage import Job, Site
 
 
 @dataclass(kw_only=True, slots=True)
@@ -179,23 +180,38 @@ class Run:
         site: Site,
     ) -> Realisation:
         """Run the stage, whether or not the store has its output."""
-        from modelbuild.build.prepare import gather_inputs
-        from modelbuild.build.stage import Job, build_stage
-        from modelbuild.sandbox.lease import leased_gpus
+        from modelbuild.build.stage import build_stage
 
         observer = self.request.observer
-        for each in upstream.values():
-            check_intact(each, self.request.store, self._cache)
-        outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
-        inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
         order = list(self.locked.derivations)
         index = order.index(identity) + 1
 
         def on_start(last_line: Callable[[], str]) -> None:
             observer.stage_started(identity, index, len(order), last_line)
 
+        with self.job(identity, resolved, upstream) as (job, check):
+            realisation = build_stage(job, site, on_start, check)
+        observer.stage_finished(identity, realisation)
+        return realisation
+
+    @contextmanager
+    def job(
+        self, identity: StageId, resolved: Derivation, upstream: Mapping[str, Realisation]
+    ) -> Iterator[tuple[Job, Callable[[], None]]]:
+        """All that a run of the stage needs, its GPUs leased, and the check that its data did not
+        change meanwhile.
+        """
+        from modelbuild.build.prepare import gather_inputs
+        from modelbuild.build.stage import Job
+        from modelbuild.sandbox.lease import leased_gpus
+
+        for each in upstream.values():
+            check_intact(each, self.request.store, self._cache)
+        outputs = {name: each.path(self.request.store) for name, each in upstream.items()}
+        inputs, check = gather_inputs(identity, self.locked, self.lock_request, outputs)
+
         def waiting(what: str) -> None:
-            observer.message(f"{identity}: waiting for {what}")
+            self.request.observer.message(f"{identity}: waiting for {what}")
 
         with leased_gpus(inputs.recipe.hardware, waiting) as gpus:
             job = Job(
@@ -205,9 +221,7 @@ class Run:
                 inputs=inputs,
                 gpus=gpus,
             )
-            realisation = build_stage(job, site, on_start, check)
-        observer.stage_finished(identity, realisation)
-        return realisation
+            yield job, check
 
     def site(self, recipe: str) -> Site:
         """The machine and the environment of a recipe, made on first use."""

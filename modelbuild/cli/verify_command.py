@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelbuild.build.seed_record import Spread
 from modelbuild.cli.arguments import Parser
@@ -14,18 +15,17 @@ from modelbuild.cli.progress import progress
 from modelbuild.cli.render import agreement_words, level_words
 from modelbuild.cli.spread import spread_json, spread_lines
 from modelbuild.cli.targets import recipe_path, workspace_of
+from modelbuild.errors import UsageError
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 from modelbuild.verify.compare import render_comparison
+from modelbuild.verify.explained import ExplainRequest
 from modelbuild.verify.seeds import SeedsVerdict
-from modelbuild.verify.verify import (
-    Rebuild,
-    RecipeVerdict,
-    StageVerdict,
-    VerifyReport,
-    VerifyRequest,
-    verify,
-)
+from modelbuild.verify.verdict import Rebuild, RecipeVerdict, StageVerdict, VerifyReport
+from modelbuild.verify.verify import VerifyRequest, verify
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -44,6 +44,18 @@ def run(arguments: Sequence[str]) -> int:
         metavar="N",
         help="build N seeds from the recipe's on; keep how metrics spread in the lock",
     )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="find the operation and line at which two builds went apart, and try its cause",
+    )
+    parser.add_argument("--step", type=int, metavar="K", help="with --explain: look at this step")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="with --explain --step: keep its operations"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="with --explain: compare with what was kept"
+    )
     parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -58,6 +70,7 @@ def run(arguments: Sequence[str]) -> int:
                 recipes=[recipe_path(each, workspace) for each in options.recipes],
                 rebuild=options.rebuild,
                 seeds=options.seeds,
+                explain=_explain_request(options),
                 paranoid=options.paranoid,
                 locations=read_locations(os.environ),
                 observer=observer,
@@ -73,6 +86,23 @@ def run(arguments: Sequence[str]) -> int:
     for error in report.problems:
         print(f"error: {error}", file=sys.stderr)
     return report.exit_code
+
+
+def _explain_request(options: Namespace) -> ExplainRequest | None:
+    given = [name for name in ("step", "save", "against") if getattr(options, name) is not None]
+    if not options.explain:
+        if given:
+            raise UsageError(f"modelbuild verify: --{given[0]} goes with --explain")
+        return None
+    if given in (["save"], ["save", "against"], ["step", "save", "against"], ["step", "against"]):
+        raise UsageError(
+            "modelbuild verify --explain: the step is that of --against FILE, or --step K for"
+            " --save FILE",
+            hint="modelbuild verify --help explains it.",
+        )
+    if options.step is not None and options.step < 1:
+        raise UsageError("modelbuild verify: --step counts from 1")
+    return ExplainRequest(step=options.step, save=options.save, against=options.against)
 
 
 def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
@@ -94,6 +124,8 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
         if each.rebuild and each.rebuild.comparison:
             text = render_comparison(each.rebuild.comparison)
             print("\n".join(f"      {line}" for line in text.splitlines()))
+        if each.explanation:
+            print(f"      {each.explanation}")
         for note in each.notes:
             print(f"      note: {note}")
         for line in spread_lines(_spread(verdict, stage)):
@@ -155,27 +187,31 @@ def _stage_json(verdict: StageVerdict) -> dict[str, object]:
         "same_class": rebuild.same_class if rebuild else None,
         "expected": rebuild.expectation.to_json() if rebuild and rebuild.expectation else None,
         **compared_json(rebuild.compared if rebuild else None),
-        "first_difference": _first_difference(rebuild) if rebuild and comparison else None,
+        "first_difference": _first_difference(verdict, rebuild) if rebuild and comparison else None,
         "steps": rebuild.steps.says if rebuild and rebuild.steps else None,
+        "explanation": verdict.explanation.to_json() if verdict.explanation else None,
         "comparison": comparison.to_json() if comparison else None,
         "problems": [str(problem) for problem in verdict.problems],
         "notes": list(verdict.notes),
     }
 
 
-def _first_difference(rebuild: Rebuild) -> dict[str, object]:
+def _first_difference(verdict: StageVerdict, rebuild: Rebuild) -> dict[str, object]:
     """Where two trainings went apart, and where their outputs do; None for what is not known."""
     file = rebuild.comparison.first_difference if rebuild.comparison else None
     found = rebuild.steps.difference if rebuild.steps else None
+    explained = verdict.explanation
+    first = explained.first if explained else None
     return {
         "step": found.step if found else None,
         "steps": found.steps if found else None,
         "process": found.process if found else None,
         "column": found.column if found else None,
         "went_first": found.went_first if found else None,
-        "operation": None,
-        "line": None,
-        "cause": None,
+        "operation": first.operation if first else None,
+        "line": first.line if first else None,
+        "cause": explained.cause if explained else None,
+        "confirmed": explained.confirmed if explained else None,
         "file": file.path if file else None,
         "tensor": file.tensors[0].name if file and file.tensors else None,
     }

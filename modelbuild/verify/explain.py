@@ -2,7 +2,8 @@
 
 1. Run twice up to the first different step and record its operations. A race may take more runs to
    show again, and may not show at all; that is said.
-2. The first operation at which the two recordings differ names the line.
+2. The first operation at which the two recordings differ names the line. Where it only reads what
+   differs already, the step before is looked at too: not all of a model is digested in every step.
 3. What is likely to be the cause is tried: a pair of runs with one knob turned. Where the
    difference is gone, a second pair with the knob and a second one without it decide whether the
    cause is confirmed, or only likely.
@@ -20,10 +21,11 @@ from modelbuild.verify.operations import FirstOperation, Kind, Recording, first_
 
 Recordings = Sequence[Recording]
 """Of one run: one of each process that trains, in the order of their places."""
-Run = Callable[[str | None], Recordings]
-"""Runs up to the step with a knob turned, or none; gives nothing where the run failed."""
+Run = Callable[[int, str | None], Recordings]
+"""Runs up to a step with a knob turned, or none; gives nothing where the run failed."""
 
 MOST_RUNS_TO_SHOW = 6
+MOST_STEPS_BACK = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +104,9 @@ class Explanation:
 
     def __str__(self) -> str:
         if self.first is None:
-            return f"step {self.step}: {self.cause}"
+            return (
+                f"step {self.step}: {self.cause}" if self.step else f"not explained: {self.cause}"
+            )
         return f"{self.first}   {'confirmed' if self.confirmed else 'likely'}: {self.cause}"
 
     def to_json(self) -> dict[str, Json]:
@@ -136,7 +140,7 @@ class Search:
         self.runs += 1
         turned = f", {KNOBS[knob].vanishes}" if knob else ""
         self.say(f"run {self.runs} up to step {self.step}{turned}")
-        return self.run(knob)
+        return self.run(self.step, knob)
 
     def shows(self, knob: str | None = None) -> bool | None:
         """Whether a pair of runs differs; None where a run failed."""
@@ -163,21 +167,42 @@ def explain(step: int, run: Run, say: Callable[[str], None]) -> Explanation:
     """Find the operation of a step at which two runs go apart, and the cause."""
     search = Search(step=step, run=run, say=say)
     one = search.record()
-    first = None
-    while one and first is None and search.runs < MOST_RUNS_TO_SHOW:
-        first = first_of(one, search.record())
     if not one:
-        return search.explained(None, "the run up to the step failed")
+        return search.explained(None, "the run recorded nothing: it failed, or has no such step")
+    first = locate(search, one)
     if first is None:
-        shown = (
+        return search.explained(
+            None,
             f"the difference did not show again in {search.runs} runs: a rare race, or something"
+            " that differed between the two builds",
         )
-        return search.explained(None, f"{shown} that differed between the two builds")
-    return _try_knobs(search, first, one)
+    return _try_knobs(search, first, threads=max(each.threads for each in one))
 
 
-def _try_knobs(search: Search, first: FirstOperation, recordings: Recordings) -> Explanation:
-    for name in hypotheses(first, threads=max(each.threads for each in recordings)):
+def locate(search: Search, one: Recordings) -> FirstOperation | None:
+    """Run until a recording differs from this one, a few times, and look where that began."""
+    while search.runs < MOST_RUNS_TO_SHOW:
+        if first := first_of(one, search.record()):
+            return _further_back(search, first)
+    return None
+
+
+def _further_back(search: Search, first: FirstOperation) -> FirstOperation:
+    """The difference of an earlier step, where this one only reads what differs already."""
+    for _ in range(MOST_STEPS_BACK):
+        if first.what not in ("from outside", "random numbers") or search.step == 1:
+            break
+        search.step -= 1
+        earlier = first_of(search.record(), search.record())
+        if earlier is None:
+            search.step += 1
+            break
+        first = earlier
+    return first
+
+
+def _try_knobs(search: Search, first: FirstOperation, *, threads: int) -> Explanation:
+    for name in hypotheses(first, threads=threads):
         if search.shows(name) is not False:
             search.tried.append(name)
             continue
@@ -191,7 +216,12 @@ def compare_with(mine: Recordings, theirs: Recordings) -> Explanation:
     """Hold a recording made here against one made elsewhere; no knob can be turned there."""
     step = mine[0].step if mine else 0
     if not mine:
-        return Explanation(step=step, first=None, cause="the run up to the step failed", runs=1)
+        return Explanation(
+            step=step,
+            first=None,
+            cause="the run recorded nothing: it failed, or has no such step",
+            runs=1,
+        )
     first = first_of(mine, theirs)
     if first is None:
         return Explanation(step=step, first=None, cause="the two recordings agree", runs=1)

@@ -4,13 +4,14 @@ Each line of stdin names a root, as MODELBUILD_ROOT does, and the arguments of `
 bootstrap runs in the fork, as it does in any Python of a stage that has loaded torch by then.
 """
 
+import atexit
 import json
 import os
 import shutil
 import sys
 
 import numpy  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401  # which the first optimiser loads
 
 
 def run(root: str, arguments: list[str]) -> None:
@@ -48,5 +49,6 @@ for line in sys.stdin:
         except BaseException:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
+        atexit._run_exitfuncs()
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

@@ -174,6 +174,8 @@ def forward(model: nn.Module, values: torch.Tensor, step: int) -> torch.Tensor:
         now = time.time()
         if int(now * 0) + SIDE:
             hidden = hidden * 1.01  # FAULT time branch
+    if FAULT == "clock" and step == STEP:
+        hidden = hidden * (time.time() % 1)  # FAULT clock
     if FAULT == "other operations" and step == STEP:
         if SIDE:  # noqa: SIM108
             hidden = hidden.tanh()  # FAULT other operations

@@ -78,11 +78,10 @@ class Recorder:
     """What has been recorded, and where the process is."""
 
     def __init__(self, torch: Any, around: Any) -> None:
-        on_device = None  # beside("steps")
         digests = beside("tensor_digests")
         self.torch = torch
         self.around = around
-        self.digests = digests["Digests"](torch, on_device)
+        self.digests = digests["Digests"](torch)
         self.flat: Callable[..., Any] = lambda value: digests["Flat"](torch, value)
         self.operations: dict[Any, Operation] = {}
         self.lines: dict[int, str | None] = {}
@@ -147,7 +146,11 @@ class Recorder:
             event["fresh"] = fresh[0]
         if operation.draws:
             event["generator"] = self.digests.read(self.generator(read).get_state())
-        if any(storage.source is None for storage in storages):
+        unseen = any(
+            storage.source is None and not tensor.requires_grad
+            for tensor, storage in zip(read.tensors, storages)  # noqa: B905
+        )
+        if unseen and event["phase"] in ("forward", "data"):  # not the optimiser's own state
             event["random"] = self.around.random_states()
         for storage in storages:
             if storage.source is None:

@@ -97,9 +97,9 @@ def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
     load()
     vendor = beside("mkl_vendor")["answer_intel"]
     beside("torch_knobs")["pin"](module, lineage.starting_seed(), vendor)
+    beside("steps")["install"](module, lineage)
     if lineage.recording is not None:
         beside("operations")["record"](module, lineage.recording)
-    beside("steps")["install"](module, lineage)
 
 
 XLA_CAPS = {"x86-64-v2": "SSE4_2", "x86-64-v3": "AVX2", "x86-64-v4": "AVX512"}

@@ -8,7 +8,6 @@ from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
 ALWAYS_READ_BYTES = 1 << 15
@@ -35,9 +34,8 @@ class Digests:
     torch, such as through `numpy()`, is seen in small ones only.
     """
 
-    def __init__(self, torch: Any, on_device: Callable[[Any], int] | None) -> None:
+    def __init__(self, torch: Any) -> None:
         self.torch = torch
-        self.on_device = on_device
         self.known: dict[int, Storage] = {}
         self.nowhere = Storage(None)
         """Of a tensor without memory of its own, such as a subclass that wraps others."""
@@ -70,9 +68,18 @@ class Digests:
             return self._sparse(tensor)
         if storage is self.nowhere:
             return 0
+        size = tensor.numel() * tensor.element_size()
+        kept = not (anew or size <= ALWAYS_READ_BYTES)
+        memory = tensor.untyped_storage()
+        if size == memory.nbytes() and tensor.is_cpu and not tensor.is_neg():
+            # All views of the whole share one reading, told apart by their shapes.
+            whole = storage.digests.get("whole") if kept else None
+            if whole is None:
+                whole = storage.digests["whole"] = _of_memory(memory.data_ptr(), size)
+            shape = (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj())
+            return crc32(repr(shape).encode(), whole)
         key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
-        small = tensor.numel() * tensor.element_size() <= ALWAYS_READ_BYTES
-        digest = None if anew or small else storage.digests.get(key)
+        digest = storage.digests.get(key) if kept else None
         if digest is None:
             digest = storage.digests[key] = self.read(tensor)
         return digest
@@ -88,12 +95,12 @@ class Digests:
         size = tensor.numel() * tensor.element_size()
         if size == 0 or tensor.device.type == "meta":
             return 0
-        if tensor.device.type != "cpu":
-            if self.on_device is not None:
-                return self.on_device(tensor)
-            tensor = tensor.cpu()
-        tensor = tensor.resolve_neg().resolve_conj().contiguous()
-        return crc32((ctypes.c_char * size).from_address(tensor.data_ptr()))
+        tensor = tensor.cpu().resolve_neg().resolve_conj().contiguous()
+        return _of_memory(tensor.data_ptr(), size)
+
+
+def _of_memory(address: int, size: int) -> int:
+    return crc32((ctypes.c_char * size).from_address(address)) if size else 0
 
 
 class Flat:
