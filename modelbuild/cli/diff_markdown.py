@@ -24,21 +24,21 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~@])")
 
 def diff_markdown(difference: LockDifference, old: str, new: str) -> str:
     """Readable without opening anything else."""
-    lines = [f"### Models: {_text(old)} → {_text(new)}", ""]
+    lines = [f"### Models: {plain(old)} → {plain(new)}", ""]
     if not difference.recipes:
         return "\n".join([*lines, "No recipe differs."])
     for alarm in difference.alarms:
-        lines += ["> [!CAUTION]", f"> {_text(alarm)}", ""]
+        lines += ["> [!CAUTION]", f"> {plain(alarm)}", ""]
     for recipe in difference.recipes:
         lines += [*_recipe_lines(recipe, difference), ""]
     if difference.unchanged:
-        lines.append(f"Unchanged: {_text(', '.join(difference.unchanged))}")
+        lines.append(f"Unchanged: {plain(', '.join(difference.unchanged))}")
     return "\n".join(lines).rstrip("\n")
 
 
 def _recipe_lines(recipe: RecipeDifference, difference: LockDifference) -> Iterator[str]:
     kind = "" if recipe.kind == "changed" else f" ({recipe.kind})"
-    yield f"#### {_text(recipe.name)}{kind}"
+    yield f"#### {plain(recipe.name)}{kind}"
     if recipe.kind == "removed":
         return
     yield ""
@@ -82,22 +82,22 @@ def _metric_row(stage: StageDifference, metric: Change[float]) -> str:
         moved = step(metric.old, metric.new)
         noise = stage.noise.get(metric.name)
         moved += f"<br>{noise}" if noise else ""
-    return f"| {_text(stage.name)} | {_text(metric.name)} | {before} | {after} | {moved} |"
+    return f"| {plain(stage.name)} | {plain(metric.name)} | {before} | {after} | {moved} |"
 
 
 def _warnings(recipe: RecipeDifference, difference: LockDifference) -> Iterator[str]:
     for stage in recipe.stages:
         for words in (*claim_words(stage, difference.classes), *model_words(stage)):
             name, _, rest = words.partition("  ")
-            yield f"- **{_text(name)}** {_text(rest)}"
+            yield f"- **{plain(name)}** {plain(rest)}"
     yield ""
 
 
 def _stages(recipe: RecipeDifference) -> Iterator[str]:
     for stage in recipe.stages:
         if stage.kind != "unchanged":
-            why = ", ".join(f"`{reason}`" for reason in stage.reasons)
-            yield f"- **{_text(stage.name)}** {stage.kind}" + (f" because of {why}" if why else "")
+            why = ", ".join(map(code, stage.reasons))
+            yield f"- **{plain(stage.name)}** {stage.kind}" + (f" because of {why}" if why else "")
     yield ""
 
 
@@ -120,7 +120,7 @@ def _list(title: str, lines: Sequence[str]) -> Iterator[str]:
 
 def _item(line: str) -> str:
     name, _, rest = line.partition("  ")
-    return f"- `{name}` {_text(rest)}".rstrip()
+    return f"- {code(name)} {plain(rest)}".rstrip()
 
 
 def _packages(recipe: RecipeDifference) -> Iterator[str]:
@@ -137,10 +137,18 @@ def _packages(recipe: RecipeDifference) -> Iterator[str]:
 
 
 def _details(summary: str, items: Sequence[str]) -> Iterator[str]:
-    yield from ("<details>", f"<summary>{_text(summary)}</summary>", "", *items, "", "</details>")
+    yield from ("<details>", f"<summary>{plain(summary)}</summary>", "", *items, "", "</details>")
     yield ""
 
 
-def _text(text: str) -> str:
+def plain(text: str) -> str:
     """What comes from a lock must not become markup, a link or a mention."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("->", "→").replace("-\\>", "→")
+
+
+def code(text: str) -> str:
+    """As code, whatever backticks it has: a path may have any."""
+    line = " ".join(text.split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    return f"{fence} {line} {fence}" if longest else f"`{line}`"

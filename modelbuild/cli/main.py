@@ -24,6 +24,7 @@ COMMANDS = {
     "runs": "list what was built here, with the settings in which runs differ",
     "show": "show everything that went into one output, as a tree",
     "compare": "compare the metrics of two recipes, on the same seeds",
+    "ci": "check a change: lock, difference, and what this machine can build",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",

@@ -152,22 +152,23 @@ def _against(rebuild: Rebuild) -> str:
 def to_json(report: VerifyReport) -> dict[str, object]:
     """The documented record of `modelbuild verify --json`."""
     return {
-        "recipes": {
-            name: {
-                "lock": verdict.lock,
-                "level": verdict.determinism.level.value if verdict.determinism else None,
-                "allow": list(verdict.determinism.allow) if verdict.determinism else [],
-                "absent": list(verdict.absent),
-                "problems": [str(problem) for problem in verdict.problems],
-                "seeds": _seeds_json(verdict.seeds),
-                "stages": {
-                    stage: {**_stage_json(each), "seeds": spread_json(_spread(verdict, stage))}
-                    for stage, each in verdict.stages.items()
-                },
-            }
-            for name, verdict in report.recipes.items()
-        },
+        "recipes": {name: recipe_json(verdict) for name, verdict in report.recipes.items()},
         "exit_code": report.exit_code,
+    }
+
+
+def recipe_json(verdict: RecipeVerdict) -> dict[str, object]:
+    return {
+        "lock": verdict.lock,
+        "level": verdict.determinism.level.value if verdict.determinism else None,
+        "allow": list(verdict.determinism.allow) if verdict.determinism else [],
+        "absent": list(verdict.absent),
+        "problems": [str(problem) for problem in verdict.problems],
+        "seeds": _seeds_json(verdict.seeds),
+        "stages": {
+            stage: {**_stage_json(each), "seeds": spread_json(_spread(verdict, stage))}
+            for stage, each in verdict.stages.items()
+        },
     }
 
 

@@ -85,9 +85,13 @@ class Workspace:
 
     def read_recipes(self, lock: Lock) -> dict[str, Recipe]:
         """Every recipe of the workspace by name: those in the lock and every recipe.toml."""
+        return unique_by_name([self.read_recipe(path) for path in self.recipe_paths(lock)])
+
+    def recipe_paths(self, lock: Lock) -> list[PurePosixPath]:
+        """The recipe files that exist: those in the lock and every recipe.toml."""
         known = (recipe.path for recipe in lock.recipes.values())
         paths = {path for path in known if (self.root / path).exists()}
-        return unique_by_name([self.read_recipe(p) for p in sorted(paths | set(self._search()))])
+        return sorted(paths | set(self._search()))
 
     def with_upstream(self, recipes: Sequence[Recipe], lock: Lock) -> dict[str, Recipe]:
         """These recipes and all whose outputs they read, by name.

@@ -1,0 +1,1 @@
+"""What a job of continuous integration finds out about the models of a workspace."""
