@@ -10,7 +10,7 @@ from modelbuild.errors import ModelbuildError, OutOfDateError
 from modelbuild.spec.recipe import Recipe
 
 _PLACE = re.compile(r"(.+?):(\d+): (.*)", re.DOTALL)
-_DATA = re.compile(r"data '([^']+)'")
+_DATA = re.compile(r"data '([^']+)' of (.+?)(?: was altered)?$")
 _KEYS = {
     "allowed operations": "determinism.allow",
     "code": "code",
@@ -62,14 +62,18 @@ def out_of_date(what: str) -> OutOfDateError:
 
 
 def problems_of(error: ModelbuildError, recipe: Recipe) -> Iterator[Problem]:
-    """What kept a recipe from being checked, at its place in that recipe."""
+    """What kept a recipe from being checked, at its place in that recipe.
+
+    Nothing, where it is another recipe's: it is said of that one.
+    """
     if isinstance(error, OutOfDateError):
         for name, change in error.facts:
-            # What another recipe lacks is said of that one.
             if name == recipe.name:
                 yield from moved(recipe, change)
         return
     data = _DATA.search(error.summary)
+    if data and data[2] != str(recipe.path):
+        return
     line = _line(recipe, f"data.{data[1]}") if data else 1
     yield Problem.of(error, str(recipe.path), line)
 

@@ -10,6 +10,7 @@ from modelbuild.cli.diff_markdown import code, diff_markdown, plain
 from modelbuild.cli.diff_text import diff_text
 from modelbuild.cli.render import agreement_words
 from modelbuild.errors import ModelbuildError
+from modelbuild.review.difference import LockDifference
 
 _THIS = "this change"
 
@@ -19,8 +20,8 @@ def report_text(report: CheckReport) -> str:
     blocks += [f"{trial.recipe.name}: {each}" for trial in report.trials for each in trial.failures]
     if not blocks and report.check.lock:
         blocks.append("model.lock is up to date")
-    if report.difference:
-        blocks.append(diff_text(report.difference, _base(report), _THIS))
+    if difference := _difference(report):
+        blocks.append(diff_text(difference, _base(report), _THIS))
     blocks += [
         "\n".join(f"{name}  {words}" for name, words in _results(trial)) for trial in report.trials
     ]
@@ -31,8 +32,8 @@ def report_text(report: CheckReport) -> str:
 def report_markdown(report: CheckReport) -> str:
     """What does not hold comes first, then what changed, then what was built."""
     lines = [*_problems(report.check.problems), *_failures(report.trials)]
-    if report.difference:
-        lines += [diff_markdown(report.difference, _base(report), _THIS), ""]
+    if difference := _difference(report):
+        lines += [diff_markdown(difference, _base(report), _THIS), ""]
     elif not report.check.problems:
         lines += ["### Models", "", "`model.lock` is up to date.", ""]
     results = [row for trial in report.trials for row in _results(trial)]
@@ -45,6 +46,12 @@ def report_markdown(report: CheckReport) -> str:
         lines += ["#### Not checked here", ""]
         lines += [f"- {plain(name)}: {plain(words)}" for name, words in unchecked]
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _difference(report: CheckReport) -> LockDifference | None:
+    """That nothing differs is worth saying only of a lock that is current."""
+    found = report.difference
+    return found if found and (found.recipes or not report.check.problems) else None
 
 
 def _base(report: CheckReport) -> str:
