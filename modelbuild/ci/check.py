@@ -20,7 +20,8 @@ from modelbuild.sources.source import SourceAbsentError
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.recipe import Recipe
 from modelbuild.store.store import Store
-from modelbuild.verify.verify import RecipeVerdict, VerifyRequest, verify
+from modelbuild.verify.verdict import RecipeVerdict
+from modelbuild.verify.verify import VerifyRequest, verify
 
 _Errors: TypeAlias = "tuple[ModelbuildError, ...]"
 
