@@ -394,7 +394,7 @@ MISTAKES = {
         "[stages.train]",
         '[stages.train]\nmetric = "m.json"',
         "20: unknown key 'metric' in [stages.train]\n"
-        "  wanted: run, metrics, code, data, params, stages, env, processes\n"
+        "  wanted: run, metrics, curves, code, data, params, stages, env, processes\n"
         "  found:  metric\n"
         "Did you mean 'metrics'?",
     ),

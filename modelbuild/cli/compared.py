@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from modelbuild.build.agreement import Compared
+from modelbuild.cli.render import agreement_words
 from modelbuild.spec.metrics import MetricAgreement, MetricComparison
+from modelbuild.verify.verify import Rebuild
+
+
+def against_words(rebuild: Rebuild) -> str:
+    """`identical to the claim`, `different from the output in the store`, ..."""
+    words = {"store": "the output in the store", "claim": "the claim"}[rebuild.against]
+    other = "" if rebuild.same_class else f", made on another class ({rebuild.first_class})"
+    return agreement_words(rebuild.agreement, words) + other
 
 
 def compared_lines(compared: Compared) -> Iterator[str]:

@@ -55,34 +55,18 @@ def _lines(found: History, metrics: Sequence[str] | None) -> Iterator[str]:
     rows = [["date", "commit", *columns, "what moved"]]
     for step, measured in zip(found.steps, values, strict=True):
         shown = [f"{measured[name]:.6g}" if name in measured else "-" for name in columns]
-        rows.append([step.commit.date, step.commit.id[:8], *shown, _cause(step)])
+        rows.append(
+            [step.commit.date, step.commit.id[:8], *shown, f"{step.cause}: {step.commit.subject}"]
+        )
     yield from table(rows)
     for commit in found.unreadable:
         yield f"{commit.date}  {commit.id[:8]}  the lock can't be read: {commit.subject}"
 
 
 def _values(step: Step, metrics: Sequence[str] | None) -> dict[str, float]:
-    """What the lock of this commit claims, by `STAGE METRIC`; nothing where it was not built."""
-    return {
-        f"{stage.name} {name}": value
-        for stage in step.difference.stages
-        if stage.new
-        for name, value in stage.new.metrics.items()
-        if metrics is None or name in metrics
-    }
-
-
-def _cause(step: Step) -> str:
-    """What moved, without what follows from it."""
-    if step.difference.kind != "changed":
-        return f"{step.difference.kind}: {step.commit.subject}"
-    reasons = {
-        reason: None
-        for stage in step.difference.stages
-        for reason in stage.reasons
-        if not reason.startswith("stages.")
-    }
-    return f"{', '.join(reasons) or 'built'}: {step.commit.subject}"
+    """By `STAGE METRIC`."""
+    chosen = step.metrics.items()
+    return {n: v for n, v in chosen if metrics is None or n.partition(" ")[2] in metrics}
 
 
 def _to_json(found: History) -> dict[str, object]:

@@ -23,6 +23,7 @@ COMMANDS = {
     "history": "show a recipe's metrics over the commits that changed its lock",
     "runs": "list what was built here, with the settings in which runs differ",
     "show": "show everything that went into one output, as a tree",
+    "report": "write a page about recipes: verification, lineage, curves, history, packages",
     "compare": "compare the metrics of two recipes, on the same seeds",
     "ci": "check a change: lock, difference, and what this machine can build",
     "log": "show what a stage printed",

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from modelbuild.build.seed_record import Spread
 from modelbuild.cli.arguments import Parser
-from modelbuild.cli.compared import compared_json, compared_lines
+from modelbuild.cli.compared import against_words, compared_json, compared_lines
 from modelbuild.cli.progress import progress
-from modelbuild.cli.render import agreement_words, level_words
+from modelbuild.cli.render import level_words
 from modelbuild.cli.spread import spread_json, spread_lines
 from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.errors import UsageError
@@ -115,7 +115,7 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
     for stage, each in verdict.stages.items():
         parts = [f"  {stage:<{width}}", f"store {each.store}", f"claim {each.claim}"]
         if each.rebuild:
-            parts.append(f"rebuild {_against(each.rebuild)}")
+            parts.append(f"rebuild {against_words(each.rebuild)}")
         print("  ".join(parts))
         for line in compared_lines(each.rebuild.compared) if each.rebuild else ():
             print(f"      {line}")
@@ -140,13 +140,6 @@ def _absent_words(verdict: RecipeVerdict) -> str:
     if not verdict.absent:
         return ""
     return f" (not on this machine: {', '.join(verdict.absent)})"
-
-
-def _against(rebuild: Rebuild) -> str:
-    """`identical to the claim`, `different from the output in the store`, ..."""
-    words = {"store": "the output in the store", "claim": "the claim"}[rebuild.against]
-    other = "" if rebuild.same_class else f", made on another class ({rebuild.first_class})"
-    return agreement_words(rebuild.agreement, words) + other
 
 
 def to_json(report: VerifyReport) -> dict[str, object]:

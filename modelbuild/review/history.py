@@ -32,6 +32,29 @@ class Step:
     difference: RecipeDifference
     """From the step before; the first one adds the recipe."""
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What its lock claims, by `STAGE METRIC`; nothing where it was not built."""
+        return {
+            f"{stage.name} {name}": value
+            for stage in self.difference.stages
+            if stage.new
+            for name, value in stage.new.metrics.items()
+        }
+
+    @property
+    def cause(self) -> str:
+        """What moved, without what follows from it."""
+        if self.difference.kind != "changed":
+            return self.difference.kind
+        reasons = {
+            reason: None
+            for stage in self.difference.stages
+            for reason in stage.reasons
+            if not reason.startswith("stages.")
+        }
+        return ", ".join(reasons) or "built"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class History:

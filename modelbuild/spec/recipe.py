@@ -164,6 +164,9 @@ class Stage:
     """The arguments as written, `{...}` not yet replaced."""
     metrics: str | None = None
     """A JSON file in the output folder."""
+    curves: tuple[str, ...] = ()
+    """JSON Lines or CSV files in the output folder: what `modelbuild report` draws. They are no
+    part of a derivation."""
     code: tuple[str, ...] | None = None
     """Globs over the recipe's code; None: what the command's script reaches by imports."""
     data: tuple[str, ...] = ()

@@ -44,7 +44,7 @@ def read_stages(
 
 
 def _read_stage(name: str, table: Table, names: Names, processes: int) -> Stage:
-    table.only(("run", "metrics", "code", "data", "params", "stages", "env", "processes"))
+    table.only(("run", "metrics", "curves", "code", "data", "params", "stages", "env", "processes"))
     run = _read_run(table)
     env = _read_env(table)
     metrics = table.text("metrics", None)
@@ -69,6 +69,7 @@ def _read_stage(name: str, table: Table, names: Names, processes: int) -> Stage:
         name=name,
         run=run,
         metrics=metrics,
+        curves=_read_curves(table),
         code=code,
         data=tuple(sorted(used["data"])),
         params=tuple(sorted(used["params"])),
@@ -76,6 +77,16 @@ def _read_stage(name: str, table: Table, names: Names, processes: int) -> Stage:
         env=env,
         processes=_read_processes(table, run, processes),
     )
+
+
+def _read_curves(table: Table) -> tuple[str, ...]:
+    """One file as a string, or a list of them."""
+    value = table.values.get("curves")
+    single = isinstance(value, str)
+    files = (table.text("curves", ""),) if single else table.texts("curves", ())
+    for file in files:
+        inner_path(table, "curves", file, "the output")
+    return tuple(dict.fromkeys(files))
 
 
 def _read_run(table: Table) -> tuple[str, ...]:

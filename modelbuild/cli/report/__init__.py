@@ -1,0 +1,1 @@
+"""The page of `modelbuild report`: records in, one HTML document out."""
