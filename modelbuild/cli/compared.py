@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from modelbuild.build.agreement import Compared
 from modelbuild.cli.render import agreement_words
 from modelbuild.spec.metrics import MetricAgreement, MetricComparison
-from modelbuild.verify.verify import Rebuild
+from modelbuild.verify.verdict import Rebuild
 
 
 def against_words(rebuild: Rebuild) -> str:

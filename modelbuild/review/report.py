@@ -20,13 +20,8 @@ from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedSt
 from modelbuild.spec.recipe import Recipe
 from modelbuild.store.derivations import find_derivation
 from modelbuild.store.store import Store
-from modelbuild.verify.verify import (
-    RecipeVerdict,
-    StageVerdict,
-    VerifyReport,
-    VerifyRequest,
-    verify,
-)
+from modelbuild.verify.verdict import RecipeVerdict, StageVerdict, VerifyReport
+from modelbuild.verify.verify import VerifyRequest, verify
 
 COMPARED_CURVES = 5
 """Runs whose curves are drawn in one chart, the current one among them."""

@@ -82,8 +82,9 @@ def _read_stage(name: str, table: Table, names: Names, processes: int) -> Stage:
 def _read_curves(table: Table) -> tuple[str, ...]:
     """One file as a string, or a list of them."""
     value = table.values.get("curves")
-    single = isinstance(value, str)
-    files = (table.text("curves", ""),) if single else table.texts("curves", ())
+    if value is not None and not isinstance(value, str | list):
+        table.wrong_type("curves", "a string or a list of strings", value)
+    files = (table.text("curves", ""),) if isinstance(value, str) else table.texts("curves", ())
     for file in files:
         inner_path(table, "curves", file, "the output")
     return tuple(dict.fromkeys(files))

@@ -35,6 +35,7 @@ def _verdict_row(stage: StageReport) -> list[Child]:
         agreement = str(verdict.rebuild.agreement)
         lines = [*compared_lines(verdict.rebuild.compared)]
         lines += [verdict.rebuild.steps.says] if verdict.rebuild.steps else []
+        lines += [str(verdict.explanation)] if verdict.explanation else []
         against = against_words(verdict.rebuild).removeprefix(agreement)
         again = [badge(agreement), against, [tag("small", line) for line in lines]]
     store = badge("absent: not on this machine" if verdict.store == "absent" else verdict.store)

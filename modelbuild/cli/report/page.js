@@ -26,7 +26,7 @@
     const title = ({ x, y, line }) =>
       `${line.label}\n${chart.x} ${short(x)}\n${chart.y} ${short(y)}`;
     // The current run is on top.
-    return [...lines.reverse(), tip(points, pointer({ x: "x", y: "y", title }))];
+    return [...lines.reverse(), tip(points, pointer({ x: "x", y: "y", maxRadius: Infinity, title }))];
   }
 
   function historyMarks(chart) {
@@ -35,7 +35,7 @@
     return [
       lineY(chart.points, { ...at, stroke: "var(--c0)" }),
       dot(chart.points, { ...at, fill: "var(--c0)", r: 4 }),
-      tip(chart.points, pointer({ ...at, title, lineWidth: 22 })),
+      tip(chart.points, pointer({ ...at, maxRadius: Infinity, title, lineWidth: 22 })),
     ];
   }
 
