@@ -79,6 +79,14 @@ class UnavailableError(ModelbuildError):
     exit_code = 8
 
 
+class CommandFailedError(ModelbuildError):
+    """A command that was to be observed failed. The exit code is the command's."""
+
+    def __init__(self, summary: str, exit_code: int) -> None:
+        super().__init__(summary, hint="Nothing was written. It must end with 0 to be observed.")
+        self.exit_code = exit_code
+
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C: the store is valid and nothing is left behind."""
 

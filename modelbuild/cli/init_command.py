@@ -17,23 +17,32 @@ _MOST_THREADS = 4
 
 
 def run(arguments: Sequence[str]) -> int:
+    words = list(arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    command = tuple(words[cut + 1 :])
     parser = Parser(
         "init",
         "Write recipe.toml for a folder with a training script: its imports become the packages,\n"
-        "the files that it reaches the code, its options parameters, data, seed and output.",
-        "modelbuild init churn --script train.py",
+        "the files that it reaches the code, its options parameters, data, seed and output.\n"
+        "A command after -- is run once, and the recipe written from what it reads and writes.",
+        "modelbuild init -- python train.py --epochs 1",
     )
     parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER")
     parser.add_argument("--script", help="the training script, where there are several")
     parser.add_argument("--name", help="the recipe's name; default: the folder's")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse(arguments)
+    options = parser.parse(words[:cut])
+    if cut < len(words) and not command:
+        parser.error("there is no command after --")
+    if command and options.script:
+        parser.error("--script and a command exclude each other")
     prefix = active_environment(options.folder, os.environ)
     report = init(
         InitRequest(
             folder=options.folder,
             script=options.script,
+            command=command,
             name=options.name,
             prefix=prefix,
             python=python_of(prefix),

@@ -62,6 +62,9 @@ class Files:
             and place.stat().st_size <= _LARGEST_CONFIGURATION
         )
 
+    def is_of_tools(self, path: str) -> bool:
+        return PurePosixPath(path).name in _OF_TOOLS
+
     def configuration_beside(self, script: str, but: Collection[str]) -> set[str]:
         """Configuration next to a script, without JSON, which may as well be a result."""
         beside = self.folder / PurePosixPath(script).parent

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.module_names import Installed
-from modelbuild.draft.packages import imported_packages, listed_packages
+from modelbuild.draft.observe import observe
+from modelbuild.draft.observed import draft_observed
+from modelbuild.draft.packages import imported_packages, listed_packages, observed_packages
 from modelbuild.draft.recipe import Draft, Surroundings, draft
 from modelbuild.draft.script import is_program, parse
 from modelbuild.draft.text import recipe_text
@@ -39,6 +41,8 @@ class InitRequest:
     folder: Path
     script: str | None = None
     """Relative to the folder; None: the one that there is."""
+    command: tuple[str, ...] = ()
+    """Run it in the folder, and write the recipe from what is seen of it."""
     name: str | None = None
     """None: that of the folder."""
     prefix: Path | None = None
@@ -71,7 +75,6 @@ def init(request: InitRequest) -> InitReport:
     _check_folder(request.folder, path)
     workspace = Workspace.around(folder)
     files = dict(_python_files(folder))
-    script = _chosen_script(request, folder, files)
     around = Surroundings(
         folder=folder,
         workspace=workspace.root,
@@ -79,15 +82,25 @@ def init(request: InitRequest) -> InitReport:
         device="cuda" if request.has_gpu else "cpu",
         threads=request.threads,
     )
-    drafted = draft(script, around)
-    text, recipe = _recipe(drafted, request, folder, workspace)
+    name = _name(request, folder)
+    place = workspace.relative(folder) / RECIPE_NAME
+    if request.command:
+        seen = observe(request.command, folder, workspace.root)
+        # Read again: what the command wrote may be code that it ran.
+        around = replace(around, files=dict(_python_files(folder)))
+        drafted = draft_observed(request.command, seen, around)
+        text = recipe_text(name, drafted, observed_packages(drafted, folder, seen))
+        recipe = parse_recipe(text.encode(), place)
+    else:
+        drafted = draft(_chosen_script(request, folder, files), around)
+        text, recipe = _recipe(drafted, request, name, workspace)
     told = _tell_git(workspace.root)
     # Last: where something fails before, there is no recipe, and `init` can be run again.
     write_atomically(path, text.encode())
     return InitReport(
         recipe=recipe,
         path=path,
-        script=script,
+        script=drafted.script.path,
         written=(path, *told),
         notes=tuple(drafted.notes),
     )
@@ -196,10 +209,10 @@ def _named_script(text: str, folder: Path, files: Mapping[str, bytes]) -> str:
 
 
 def _recipe(
-    drafted: Draft, request: InitRequest, folder: Path, workspace: Workspace
+    drafted: Draft, request: InitRequest, name: str, workspace: Workspace
 ) -> tuple[str, Recipe]:
     """The text, and what it says; a list of packages that can't be used is not named."""
-    name = _name(request, folder)
+    folder = request.folder.resolve()
     installed = Installed.below(request.prefix) if request.prefix else Installed()
     imported = imported_packages(drafted, folder, installed, request.python)
     listed = listed_packages(folder, imported)

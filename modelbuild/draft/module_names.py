@@ -20,22 +20,55 @@ class Installed:
     """By normalised name."""
     modules: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Top-level module to the normalised names of the packages that bring a part of it."""
+    requires: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Each package's requirements, as it states them."""
 
     @classmethod
     def below(cls, prefix: Path) -> Installed:
         """What is installed in a virtual environment; nothing where it is none."""
+        return cls.on(str(path) for path in prefix.glob("lib/python3*/site-packages"))
+
+    @classmethod
+    def on(cls, search: Iterable[str]) -> Installed:
+        """What is installed in folders, the first of several versions."""
         from importlib.metadata import distributions
 
         versions: dict[str, str] = {}
         modules: dict[str, set[str]] = {}
-        folders = [str(path) for path in prefix.glob("lib/python3*/site-packages")]
+        requires: dict[str, tuple[str, ...]] = {}
+        folders = [path for path in search if path]
         for distribution in distributions(path=folders) if folders else ():
             name = normalised_name(distribution.metadata["Name"] or "")
+            if name in versions:
+                continue
             versions[name] = distribution.version
+            requires[name] = tuple(distribution.requires or ())
             tops = {path.parts[0].partition(".")[0] for path in distribution.files or ()}
             for top in tops:
                 modules.setdefault(top, set()).add(name)
-        return cls(versions=versions, modules={k: frozenset(v) for k, v in modules.items()})
+        found = {top: frozenset(names) for top, names in modules.items()}
+        return cls(versions=versions, modules=found, requires=requires)
+
+    def with_all_required(self, names: Iterable[str]) -> set[str]:
+        """These packages and all that they need in turn, as far as it is installed."""
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        found: set[str] = set()
+        waiting = [name for name in names if name in self.versions]
+        while waiting:
+            name = waiting.pop()
+            if name in found:
+                continue
+            found.add(name)
+            for text in self.requires.get(name, ()):
+                try:
+                    each = Requirement(text)
+                except InvalidRequirement:
+                    continue
+                needed = each.marker is None or each.marker.evaluate({"extra": ""})
+                if needed and normalised_name(each.name) in self.versions:
+                    waiting.append(normalised_name(each.name))
+        return found
 
 
 def packages_for(

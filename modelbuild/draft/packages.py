@@ -9,9 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.module_names import Installed, packages_for, requirement
+from modelbuild.draft.observe import Observation
 from modelbuild.draft.recipe import Draft
 from modelbuild.spec.package_names import normalised_name
 
+_TOOLS = frozenset({"coverage", "debugpy", "modelbuild", "pip", "setuptools", "wheel"})
+"""Loaded by what starts a program, not by what it computes with."""
 _LISTS = ("requirements.in", "requirements.txt")
 
 
@@ -38,6 +41,30 @@ def imported_packages(draft: Draft, folder: Path, installed: Installed, python: 
     comment += "model.lock pins the versions, and all that these need."
     return Packages(
         python=_python_version(folder, python), key="packages", values=values, comment=comment
+    )
+
+
+def observed_packages(draft: Draft, folder: Path, seen: Observation) -> Packages:
+    """Those that a run loaded: what the program imports itself, and what others brought in.
+
+    What those require is left to the lock.
+    """
+    installed = Installed.on(seen.search)
+    loaded = {name.partition(".")[0] for name in seen.modules}
+    imported = [each for each in draft.script.modules if each.name.partition(".")[0] in loaded]
+    names = set(packages_for(imported, _own_modules(draft), installed))
+    brings = (installed.modules.get(top, frozenset()) for top in loaded - _own_modules(draft))
+    others = {min(packages) for packages in brings if len(packages) == 1}
+    extra = others - installed.with_all_required(names) - _TOOLS
+    extra -= {other for each in extra for other in installed.with_all_required([each]) - {each}}
+    comment = f"What {draft.script.path} imported, in the versions that it ran with. "
+    if extra:
+        comment += f"Others loaded {', '.join(sorted(extra))}, which they can do without. "
+    return Packages(
+        python=seen.python or _python_version(folder, "3.11"),
+        key="packages",
+        values=tuple(requirement(name, installed) for name in sorted(names | extra)),
+        comment=f"{comment}model.lock pins all that these need.",
     )
 
 

@@ -19,16 +19,16 @@ from modelbuild.spec.recipe_fields import NAME
 from modelbuild.spec.recipe_hardware import SEEDS
 from modelbuild.spec.references import variable_suffix
 
-_SEED = re.compile(r"((random|manual|rng|np|torch)[-_])?(seed|random[-_]?state)")
-_THREADS = re.compile(r"(num[-_]|n[-_]|torch[-_])?threads")
-_DEVICE = re.compile(r"device")
+SEED = re.compile(r"((random|manual|rng|np|torch)[-_])?(seed|random[-_]?state)")
+THREADS = re.compile(r"(num[-_]|n[-_]|torch[-_])?threads")
+DEVICE = re.compile(r"device")
 _PLACE = r"(dir|directory|path|folder|file|root|to)"
 _OUT = re.compile(
     rf"out|output|save|dest|destination|(out|output|outputs|save|dest)[-_]?{_PLACE}"
     rf"|(checkpoint|checkpoints|ckpt|ckpts|log|logs|logging|result|results|work|run|export|artifact"
     rf"|artifacts)[-_]?{_PLACE}|model[-_]?(out|output|save[-_]?{_PLACE})"
 )
-_DATA = re.compile(
+DATA = re.compile(
     rf"data|dataset|input|inputs|train|(data|dataset|input|inputs|train|training)[-_]?{_PLACE}"
     r"|(train|training|input)[-_]?(data|set|csv)|csv|csv[-_]?(file|path)|corpus|text[-_]?file"
 )
@@ -65,8 +65,30 @@ class Draft:
     listed: list[str] = field(default_factory=list)
     """Names of data that is not in the command."""
     params: dict[str, str | int | float] = field(default_factory=dict)
+    outside: dict[str, str] = field(default_factory=dict)
+    """Name of data at a location of that name, to the file in it; empty: all of it."""
+    command: list[tuple[str, ...]]
+    """What stands before the script's arguments, words that belong together together."""
     arguments: list[tuple[str, ...]] = field(default_factory=list)
     """What follows the script, an option with its value together."""
+    code: tuple[str, ...] = ()
+    """What the stage sees, where the text of its program does not tell."""
+    about_run: str = ""
+    """A comment on the command."""
+
+    def data_name(self, path: str) -> str:
+        """The name of the table for this path, made where there is none yet."""
+        for name, known in self.data.items():
+            if known == path:
+                return name
+        stem = plain(PurePosixPath(path).name.partition(".")[0]) or "data"
+        name, count = stem, 1
+        while variable_suffix(name) in map(variable_suffix, (*self.data, *self.outside)):
+            count += 1
+            name = f"{stem}-{count}"
+        self.data[name] = path
+        return name
+
     metrics: str | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -79,27 +101,28 @@ def draft(path: str, around: Surroundings) -> Draft:
     script = read_script(path, {name: around.files[name] for name in paths})
     drafted = Draft(
         script=script,
-        stage=_stage_name(path),
-        device=around.device if _mentions_cuda(script) else "cpu",
+        stage=stage_name(path),
+        device=around.device if mentions_cuda(script) else "cpu",
         threads=around.threads,
         reached=tuple(paths),
-        include=tuple(_globs(paths, around.files) if reached is not None else ("**/*.py",)),
+        include=tuple(globs(paths, around.files) if reached is not None else ("**/*.py",)),
+        command=[("python", path)],
     )
     _Reader(drafted, around).read()
     return drafted
 
 
-def _stage_name(path: str) -> str:
+def stage_name(path: str) -> str:
     stem = PurePosixPath(path).stem
     usual = stem.startswith("train") or stem in ("main", "__main__", "run")
     return "train" if usual or not NAME.fullmatch(stem) else stem
 
 
-def _mentions_cuda(script: Script) -> bool:
+def mentions_cuda(script: Script) -> bool:
     return any(literal.text.partition(":")[0] == "cuda" for literal in script.literals)
 
 
-def _globs(paths: Iterable[str], files: Mapping[str, bytes]) -> list[str]:
+def globs(paths: Iterable[str], files: Mapping[str, bytes]) -> list[str]:
     """The paths, those that fill a folder as one glob."""
     chosen = set(paths)
     whole: list[str] = []
@@ -144,20 +167,20 @@ class _Reader:
             if option.required:
                 self._missing(option)
             return
-        if _SEED.fullmatch(option.name):
+        if SEED.fullmatch(option.name):
             if type(option.default) is int and option.default in SEEDS:
                 self.draft.seed = option.default
             self._pass(option, "{seed}")
-        elif _THREADS.fullmatch(option.name):
+        elif THREADS.fullmatch(option.name):
             self._pass(option, "{threads}")
-        elif _DEVICE.fullmatch(option.name) and isinstance(option.default, str):
+        elif DEVICE.fullmatch(option.name) and isinstance(option.default, str):
             self._pass(option, self.draft.device)
         elif self._is_output(option):
             self._pass(option, self._place_below_out(option))
         elif path := self.files.existing(option.default):
             if not self.files.is_configuration(path):
-                self._pass(option, f"{{data.{self._data_name(path)}}}")
-        elif _DATA.fullmatch(option.name.lower()) and not isinstance(option.default, int | float):
+                self._pass(option, f"{{data.{self.draft.data_name(path)}}}")
+        elif DATA.fullmatch(option.name.lower()) and not isinstance(option.default, int | float):
             self._absent_data(option)
         elif not self._param(option) and option.required:
             self._missing(option)
@@ -180,14 +203,14 @@ class _Reader:
         name = PurePosixPath(default).name
         taken = any("{out}" in argument for argument in self.draft.arguments)
         if PurePosixPath(name).suffix or option.name.lower().endswith("file"):
-            return f"{{out}}/{_plain(name) or option.name}"
-        return f"{{out}}/{_plain(name) or option.name}" if taken else "{out}"
+            return f"{{out}}/{plain(name) or option.name}"
+        return f"{{out}}/{plain(name) or option.name}" if taken else "{out}"
 
     def _absent_data(self, option: Option) -> None:
         """Data is wanted, and the script does not say which; or it is not there."""
         found = self._only_data(option)
         if found:
-            self._pass(option, f"{{data.{self._data_name(found)}}}")
+            self._pass(option, f"{{data.{self.draft.data_name(found)}}}")
             return
         shown = option.flag or option.name
         named = f" ({option.default!r} is not here)" if option.default else ""
@@ -238,7 +261,7 @@ class _Reader:
             if self.files.is_configuration(path):
                 configuration.add(path)
             elif self._is_named_data(literal, path):
-                name = self._data_name(path)
+                name = self.draft.data_name(path)
                 self.draft.listed.append(name)
                 self._note(
                     f"{literal.file}:{literal.line} reads {literal.text}: a stage finds data "
@@ -253,19 +276,6 @@ class _Reader:
         if any(PurePosixPath(path).is_relative_to(each) for each in known):
             return False
         return self.files.folder.joinpath(path).is_file() or "/" in literal.text or path == "data"
-
-    def _data_name(self, path: str) -> str:
-        """The name of the table for this path, made where there is none yet."""
-        for name, known in self.draft.data.items():
-            if known == path:
-                return name
-        stem = _plain(PurePosixPath(path).name.partition(".")[0]) or "data"
-        name, count = stem, 1
-        while variable_suffix(name) in map(variable_suffix, self.draft.data):
-            count += 1
-            name = f"{stem}-{count}"
-        self.draft.data[name] = path
-        return name
 
     def _output(self) -> None:
         """Say how the output gets out, where the command line does not show it."""
@@ -291,5 +301,5 @@ class _Reader:
             )
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")

@@ -37,6 +37,8 @@ class Option:
     """`--batch-size`; None for a positional argument."""
     name: str
     """`batch-size`"""
+    flags: tuple[str, ...]
+    """All spellings; of a positional argument its name."""
     default: object
     required: bool
     takes_one: bool
@@ -170,6 +172,7 @@ class _Program:
         return Option(
             flag=longest if is_option else None,
             name=longest.lstrip("-"),
+            flags=tuple(flags),
             default=default,
             required=needed or not (is_option or count in ("?", "*") or "default" in keywords),
             takes_one=not (several or unusual),

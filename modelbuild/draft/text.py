@@ -69,8 +69,8 @@ def _code(draft: Draft) -> list[str]:
 
 def _data(draft: Draft) -> Iterator[list[str]]:
     first = True
-    for name, path in draft.data.items():
-        lines = [f"[data.{toml_key(name)}]", f"path = {toml_string(path)}"]
+    for name in (*draft.data, *draft.outside):
+        lines = [f"[data.{toml_key(name)}]", *_place(draft, name)]
         if first:
             about = (
                 "What it reads, pinned by content. Besides path there are url, package (a file in "
@@ -80,6 +80,13 @@ def _data(draft: Draft) -> Iterator[list[str]]:
             lines = [*_comment(about), *lines]
         first = False
         yield lines
+
+
+def _place(draft: Draft, name: str) -> list[str]:
+    if name in draft.data:
+        return [f"path = {toml_string(draft.data[name])}"]
+    file = draft.outside[name]
+    return [f"location = {toml_string(name)}", *([f"file = {toml_string(file)}"] if file else [])]
 
 
 def _params(draft: Draft) -> list[str]:
@@ -115,7 +122,9 @@ def _stage(draft: Draft) -> list[str]:
             lines += [first.replace("#   ", "# - ", 1), *rest]
     else:
         lines += _comment("{out} is its output folder, the only place to which it can write.")
-    lines += _run(draft)
+    lines += _comment(draft.about_run) + _run(draft)
+    if draft.code:
+        lines += _list("code", draft.code)
     if draft.listed:
         lines += [f"data = {toml_value(draft.listed)}"]
     if draft.metrics:
@@ -127,12 +136,10 @@ def _stage(draft: Draft) -> list[str]:
 
 
 def _run(draft: Draft) -> list[str]:
-    command = ("python", draft.script.path)
-    words = [word for argument in (command, *draft.arguments) for word in argument]
-    line = f"run = {toml_value(words)}"
-    if len(line) <= _WIDTH and len(draft.arguments) <= 2:
+    arguments = (*draft.command, *draft.arguments)
+    line = f"run = {toml_value([word for argument in arguments for word in argument])}"
+    if len(line) <= _WIDTH and len(arguments) <= 3:
         return [line]
-    arguments = (command, *draft.arguments)
     shown = (", ".join(map(toml_string, argument)) for argument in arguments)
     return ["run = [", *(f"  {each}," for each in shown), "]"]
 

@@ -1,0 +1,313 @@
+"""`modelbuild init -- COMMAND`: a recipe from one observed run."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from conftest import Tiny
+from test_init import installed, write
+
+from modelbuild.draft.initialise import InitReport, InitRequest, init
+from modelbuild.draft.observe import observe
+from modelbuild.errors import CommandFailedError, ModelbuildError, UsageError
+from modelbuild.spec.recipe import LocationData, PathData
+
+OPTIONS = """\
+import argparse, json, os, random
+import layers
+
+parser = argparse.ArgumentParser()
+parser.add_argument("-i", "--input-file", default="numbers.txt")
+parser.add_argument("--lr", type=float, default=0.5)
+parser.add_argument("--name", default="plain")
+parser.add_argument("--seed", type=int, default=3)
+parser.add_argument("--work-dir", default="runs")
+parser.add_argument("--verbose", action="store_true")
+args = parser.parse_args()
+random.seed(args.seed)
+os.makedirs(args.work_dir, exist_ok=True)
+loss = sum(map(int, open(args.input_file))) * args.lr * random.random() * layers.WIDTH
+json.dump([loss], open(os.path.join(args.work_dir, "model.json"), "w"))
+json.dump({"loss": loss}, open(os.path.join(args.work_dir, "scores.json"), "w"))
+"""
+
+FIXED = """\
+import json, os
+width = json.load(open("config.json"))["width"]
+rows = [open(f"parts/{name}").read() for name in sorted(os.listdir("parts"))]
+words = open("words list.txt").read().split()
+for epoch in range(2):
+    open(f"model-{epoch}.txt", "w").write(str(width * len(rows) + len(words)))
+os.makedirs("report/all", exist_ok=True)
+json.dump({"rows": len(rows)}, open("report/all/metrics.json", "w"))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "churn"
+    folder.mkdir()
+    return folder
+
+
+def watch(folder: Path, *command: str, **options: object) -> InitReport:
+    return init(InitRequest(folder=folder, command=command, **options))  # type: ignore[arg-type]
+
+
+def python(folder: Path, *words: str) -> InitReport:
+    return watch(folder, sys.executable, *words)
+
+
+# -- the recipe ------------------------------------------------------------------------------------
+
+
+def test_paths_become_data_and_output_numbers_parameters(folder: Path) -> None:
+    write(folder, train_py=OPTIONS, layers_py="WIDTH = 2\n", unused_py="", numbers_txt="1\n2\n")
+    report = python(
+        folder, "train.py", "-i", "numbers.txt", "--lr=1e-3", "--name", "a{b", "--verbose"
+    )
+    recipe = report.recipe
+    stage = recipe.stages["train"]
+    assert stage.run == (
+        *("python", "train.py", "-i", "{data.numbers}", "--lr={params.lr}"),
+        *("--name", "{params.name}", "--verbose", "--seed", "{seed}", "--work-dir", "{out}"),
+    )
+    assert recipe.data == {"numbers": PathData(path="numbers.txt")}
+    assert recipe.params == {"lr": 0.001, "name": "a{b"}
+    assert recipe.code == ("layers.py", "train.py")
+    assert recipe.determinism.seed == 3
+    assert stage.metrics == "scores.json"
+    assert report.notes == ()
+
+
+def test_what_it_wrote_is_left_where_it_is_and_is_no_data_the_next_time(folder: Path) -> None:
+    write(folder, train_py=OPTIONS, layers_py="WIDTH = 2\n", numbers_txt="1\n2\n")
+    first = python(folder, "train.py").recipe
+    assert (folder / "runs" / "model.json").exists()
+    (folder / "recipe.toml").unlink()
+    assert python(folder, "train.py").recipe == first
+
+
+def test_a_script_with_fixed_places_runs_in_a_copy_of_its_code(folder: Path) -> None:
+    write(folder, fit_py=FIXED, config_json='{"width": 3}', parts__a_csv="1", parts__b_csv="2")
+    (folder / "words list.txt").write_text("a b c")
+    report = python(folder, "fit.py")
+    assert report.recipe.code == ("fit.py", "config.json")
+    assert report.recipe.data == {
+        "parts": PathData(path="parts"),
+        "words-list": PathData(path="words list.txt"),
+    }
+    stage = report.recipe.stages["fit"]
+    assert stage.run == (
+        *("sh", "-c"),
+        'cp -R --no-preserve=mode . /tmp/run && cd /tmp/run && ln -s "{data.parts}" parts && '
+        'ln -s "{data.words-list}" \'words list.txt\' && "$@" && '
+        "cp -R --parents model-*.txt report {out}",
+        *("sh", "python", "fit.py"),
+    )
+    assert stage.metrics == "report/all/metrics.json"
+    assert report.notes == ()
+
+
+def test_packages_are_those_that_were_imported(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix = installed(tmp_path, alpha="1.2.0+cpu", beta="2.0", gamma="3.0", delta="4.0", eps="5")
+    packages = prefix / "lib" / "python3.12" / "site-packages"
+    imports = {"alpha": "import beta, delta, eps", "eps": "import beta"}
+    for name in ("alpha", "beta", "gamma", "delta", "eps"):
+        (packages / name).mkdir()
+        (packages / name / "__init__.py").write_text(imports.get(name, ""))
+    about = packages / "alpha-1.2.0+cpu.dist-info" / "METADATA"
+    about.write_text(about.read_text() + "Requires-Dist: delta\nRequires-Dist: nothere\n")
+    write(
+        folder,
+        train_py="""\
+        import sys
+        import alpha
+        if len(sys.argv) > 5:
+            import gamma
+        open("model.txt", "w").write("1")
+        """,
+    )
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    report = python(folder, "train.py")
+    assert report.recipe.environment.packages == ("alpha==1.2.0", "beta==2.0", "eps==5")
+
+
+def test_places_outside_of_the_workspace_become_locations(folder: Path, tmp_path: Path) -> None:
+    write(tmp_path, corpora__news__a_txt="1")
+    write(
+        folder,
+        train_py="""\
+        import sys
+        text = open(sys.argv[2] + "/a.txt").read()
+        open(sys.argv[4], "w").write(text)
+        """,
+    )
+    report = python(folder, "train.py", "--data", "../corpora/news", "--out", "model.txt")
+    assert report.recipe.data == {"news": LocationData(location="news")}
+    assert report.recipe.stages["train"].run[2:] == (
+        *("--data", "{data.news}", "--out", "{out}/model.txt"),
+    )
+    assert report.notes == (
+        "data 'news' lies outside of the workspace: say where with MODELBUILD_LOCATION_NEWS, or "
+        "in config.toml.",
+    )
+
+
+def test_a_script_below_a_shell_is_observed_too(folder: Path) -> None:
+    write(folder, train_py='open("m.txt", "w").write(open("a.txt").read())\n', a_txt="1")
+    write(folder, run_sh="cat b.txt > /dev/null\npython train.py\n", b_txt="2")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    report = watch(folder, "env", f"PATH={folder}/bin:/usr/bin:/bin", "sh", "run.sh")
+    assert report.script == "train.py"
+    assert set(report.recipe.data) == {"a", "b"}
+    assert set(report.recipe.code) == {"run.sh", "train.py"}
+
+
+# -- what a stage can't do -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_download_is_said_without_its_login(folder: Path, tmp_path: Path, server: str) -> None:
+    (tmp_path / "corpus.txt").write_text("1 2 3")
+    address = f"{server}/corpus.txt?token=secret"
+    write(
+        folder,
+        train_py=f"""\
+        import urllib.request
+        text = urllib.request.urlopen({address!r}).read()
+        open("model.txt", "wb").write(text)
+        """,
+    )
+    report = python(folder, "train.py")
+    assert (
+        f"train.py downloads from {server}/corpus.txt: a stage has no network. Declare what it "
+        'fetches as [data.NAME] url = "...", and pass {data.NAME}.'
+    ) in report.notes
+    assert "secret" not in (folder / "recipe.toml").read_text()
+
+
+def test_a_command_that_fails_writes_nothing_and_its_exit_code_is_ours(tiny: Tiny) -> None:
+    (tiny.root / "recipe.toml").unlink()
+    tiny.write("train.py", "print('here'); raise SystemExit(9)\n")
+    ran = tiny.run("init", "--", sys.executable, "train.py", "--epochs", "1")
+    assert ran.code == 9
+    assert ran.out == ""
+    assert ran.err == (
+        f"here\nerror: {sys.executable} train.py --epochs 1 ended with exit code 9\n"
+        "Nothing was written. It must end with 0 to be observed.\n"
+    )
+    assert not (tiny.root / "recipe.toml").exists()
+    assert not (tiny.root / ".gitignore").exists()
+
+
+def test_a_killed_command_has_the_exit_code_of_a_shell(folder: Path) -> None:
+    write(folder, train_py="import os; os.kill(os.getpid(), 9)\n")
+    with pytest.raises(CommandFailedError) as caught:
+        python(folder, "train.py")
+    assert caught.value.exit_code == 137
+
+
+def test_no_such_program_and_no_python(folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        watch(folder, "pythom", "train.py")
+    assert str(caught.value) == (
+        "pythom can't be run: No such file or directory\n"
+        "Give the command as in a shell: modelbuild init -- python train.py"
+    )
+    with pytest.raises(ModelbuildError) as missing:
+        watch(folder, "true")
+    assert str(missing.value) == (
+        f"true ran no Python script below {folder}\n"
+        "Python is not observed where it is started with -I, -E or -S, or with a PYTHONPATH of its "
+        "own."
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--"], "modelbuild init: there is no command after --"),
+        (["--script", "a.py", "--", "true"], "--script and a command exclude each other"),
+    ],
+)
+def test_a_wrong_command_line_is_said(tiny: Tiny, words: list[str], message: str) -> None:
+    ran = tiny.run("init", *words)
+    assert ran.code == 2
+    assert message in ran.err
+
+
+# -- watching --------------------------------------------------------------------------------------
+
+
+def test_children_threads_and_forks_are_watched(folder: Path) -> None:
+    for name in "abcd":
+        (folder / f"{name}.txt").write_text(name)
+    write(
+        folder,
+        train_py="""\
+        import multiprocessing, os, subprocess, sys, threading
+        def read(name): open(name).read()
+        thread = threading.Thread(target=read, args=["a.txt"])
+        thread.start()
+        thread.join()
+        process = multiprocessing.get_context("fork").Process(target=read, args=["b.txt"])
+        process.start()
+        process.join()
+        subprocess.run([sys.executable, "-c", "open('c.txt').read()"], check=True)
+        subprocess.run(["cat", "d.txt"], check=True, stdout=subprocess.DEVNULL)
+        """,
+    )
+    seen = observe([sys.executable, "train.py"], folder, folder)
+    assert {path.name for path in seen.read} >= {"a.txt", "b.txt", "c.txt", "d.txt"}
+    assert "cat" in seen.programs
+    assert seen.scripts == (folder / "train.py",)
+
+
+def test_the_users_own_sitecustomize_still_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, site__sitecustomize_py="import builtins; builtins.GREETING = 'hello'\n")
+    write(folder, train_py="open('model.txt', 'w').write(GREETING)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    assert observe([sys.executable, "train.py"], folder, folder).python
+    assert (folder / "model.txt").read_text() == "hello"
+
+
+# -- to the end ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [OPTIONS, FIXED], ids=["options", "fixed places"])
+@pytest.mark.parametrize("isolation", ["full", "none"])
+def test_an_observed_command_builds_as_it_is(tiny: Tiny, script: str, isolation: str) -> None:
+    (tiny.root / "recipe.toml").unlink()
+    (tiny.root / "evaluate.py").unlink()
+    tiny.write("train.py", script)
+    tiny.write("layers.py", "WIDTH = 2\n")
+    tiny.write("config.json", '{"width": 3}')
+    tiny.write("parts/a.csv", "1")
+    tiny.write("words list.txt", "a b")
+    ran = tiny.run("init", "--", sys.executable, "train.py")
+    assert ran.code == 0, ran.err
+    assert ran.out == "recipe.toml\n"
+    stage = tiny.build("--isolation", isolation)["train"]
+    assert stage["metrics"]
+    if isolation == "full":
+        assert tiny.run("verify", "--rebuild").code == 0
