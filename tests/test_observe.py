@@ -106,13 +106,32 @@ def test_a_script_with_fixed_places_runs_in_a_copy_of_its_code(folder: Path) -> 
     stage = report.recipe.stages["fit"]
     assert stage.run == (
         *("sh", "-c"),
-        'cp -R --no-preserve=mode . /tmp/run && cd /tmp/run && ln -s "{data.parts}" parts && '
-        'ln -s "{data.words-list}" \'words list.txt\' && "$@" && '
+        'cp -R --no-preserve=mode . "$TMPDIR/run" && cd "$TMPDIR/run" && '
+        'ln -s "{data.parts}" parts && ln -s "{data.words-list}" \'words list.txt\' && "$@" && '
         "cp -R --parents model-*.txt report {out}",
         *("sh", "python", "fit.py"),
     )
     assert stage.metrics == "report/all/metrics.json"
     assert report.notes == ()
+
+
+@pytest.mark.parametrize("place", ["args.out", "'.'"])
+def test_what_tensorboard_writes_is_not_kept(tiny: Tiny, place: str) -> None:
+    (tiny.root / "recipe.toml").unlink()
+    tiny.write(
+        "train.py",
+        f"""\
+        import argparse, os, time
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--out", default="runs")
+        args = parser.parse_args()
+        os.makedirs({place}, exist_ok=True)
+        open(f"{{{place}}}/events.out.tfevents.{{time.time()}}.host.1.0", "w").write("x")
+        open(f"{{{place}}}/model.txt", "w").write("1")
+        """,
+    )
+    assert tiny.run("init", "--", sys.executable, "train.py").code == 0
+    assert [each.name for each in Path(tiny.build()["train"]["path"]).iterdir()] == ["model.txt"]
 
 
 def test_packages_are_those_that_were_imported(

@@ -11,12 +11,13 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.command_words import Argument, arguments
 from modelbuild.draft.files import Files
+from modelbuild.draft.fixed_places import leave_out_events, run_where_it_is_used_to
 from modelbuild.draft.observe import Observation
 from modelbuild.draft.observed_notes import notes
 from modelbuild.draft.recipe import (
@@ -32,14 +33,13 @@ from modelbuild.draft.recipe import (
     stage_name,
 )
 from modelbuild.draft.script import read_script
-from modelbuild.draft.seen_files import SeenFiles, covered, in_folders, is_below, kept, sort_files
+from modelbuild.draft.seen_files import SeenFiles, covered, is_below, sort_files
 from modelbuild.errors import ModelbuildError
 from modelbuild.locking.imports import reached_files
 from modelbuild.spec.recipe import Stage
 from modelbuild.spec.recipe_hardware import SEEDS
 from modelbuild.spec.references import variable_suffix
 
-_COPY = "/tmp/run"  # noqa: S108  # private to the stage
 _METRICS = re.compile(r"metric|result|score|eval|summary", re.IGNORECASE)
 _LARGEST_METRICS = 1_000_000
 _PYTHON = re.compile(r"python[\d.]*")
@@ -126,7 +126,9 @@ class _Writer:
         taken = [word for each in words if (word := self._argument(each))]
         self.draft.arguments = taken
         self.draft.command = [tuple(head)]
-        self._fixed_places()
+        listed = [os.path.relpath(path, self.around.folder) for path in self.seen.listed]
+        run_where_it_is_used_to(self.draft, self.found, listed, self.outputs)
+        leave_out_events(self.draft, self.found)
         self._metrics()
 
     def _parted(self, command: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -225,54 +227,6 @@ class _Writer:
         self.draft.params[name] = value if number is None else number
         return f"{{params.{name}}}"
 
-    # -- fixed places ----------------------------------------------------------------------------
-
-    def _fixed_places(self) -> None:
-        named = [*self.draft.data.values()]
-        loose = {p for p in self.found.data if not any(is_below(p, each) for each in named)}
-        listed = {os.path.relpath(path, self.around.folder) for path in self.seen.listed}
-        links = []
-        for path in in_folders(loose, listed, self.found.code):
-            name = self.draft.data_name(path)
-            if self._knows(f"MODELBUILD_DATA_{variable_suffix(name)}") or path[:2] == "..":
-                self.draft.listed.append(name)
-            else:
-                links.append((name, path))
-        outputs = self._fixed_outputs()
-        if links or outputs:
-            self._run_in_copy(links, kept(outputs, {*self.found.data, *self.found.code}))
-
-    def _fixed_outputs(self) -> set[str]:
-        if self._knows("MODELBUILD_OUT"):
-            return set()
-        named = [*self.outputs]
-        return {
-            path
-            for path in self.found.written
-            if path[:2] != ".." and not any(path.startswith(each) for each in named)
-        }
-
-    def _knows(self, variable: str) -> bool:
-        return any(each.text == variable for each in self.draft.script.literals)
-
-    def _run_in_copy(self, links: Iterable[tuple[str, str]], outputs: Sequence[str]) -> None:
-        steps = [f"cp -R --no-preserve=mode . {_COPY}", f"cd {_COPY}"]
-        folders = sorted({os.path.dirname(path) for _, path in links} - {""})
-        if folders:
-            steps.append(f"mkdir -p {' '.join(map(_quoted, folders))}")
-        steps += [f'ln -s "{{data.{name}}}" {_quoted(path)}' for name, path in links]
-        steps.append('"$@"')
-        if outputs:
-            steps.append(f"cp -R --parents {' '.join(map(_quoted, outputs))} {{out}}")
-        self.draft.command = [("sh", "-c", " && ".join(steps), "sh"), *self.draft.command]
-        does = [word for word, used in (("reads", links), ("writes", outputs)) if used]
-        self.draft.about_run = (
-            f"{self.draft.script.path} {' and '.join(does)} at fixed places. So it runs in a copy "
-            "of its code, in which data is linked, and what it writes is kept in the end. To do "
-            'without, let it read os.environ["MODELBUILD_DATA_<NAME>"], and write below '
-            'os.environ["MODELBUILD_OUT"].'
-        )
-
     # -- metrics ---------------------------------------------------------------------------------
 
     def _metrics(self) -> None:
@@ -311,8 +265,3 @@ def _number(text: str) -> int | float | None:
 
 def _escaped(word: str) -> str:
     return word.replace("{", "{{").replace("}", "}}")
-
-
-def _quoted(path: str) -> str:
-    """For the shell; `*` stays a pattern."""
-    return _escaped("*".join(shlex.quote(part) if part else "" for part in path.split("*")))

@@ -122,7 +122,7 @@ def _stage(draft: Draft) -> list[str]:
             lines += [first.replace("#   ", "# - ", 1), *rest]
     else:
         lines += _comment("{out} is its output folder, the only place to which it can write.")
-    lines += _comment(draft.about_run) + _run(draft)
+    lines += _comment(draft.about_run.strip()) + _run(draft)
     if draft.code:
         lines += _list("code", draft.code)
     if draft.listed:

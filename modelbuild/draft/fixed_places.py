@@ -1,0 +1,87 @@
+"""Commands for scripts that read and write at fixed places, which a stage does not have."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Sequence
+
+from modelbuild.draft.recipe import Draft
+from modelbuild.draft.seen_files import SeenFiles, in_folders, is_below, kept
+from modelbuild.spec.references import variable_suffix
+
+_COPY = '"$TMPDIR/run"'
+"""Private to the stage at any isolation."""
+_OF_TENSORBOARD = "events.out.tfevents."
+
+
+def run_where_it_is_used_to(
+    draft: Draft, found: SeenFiles, listed: Collection[str], outputs: Sequence[str]
+) -> None:
+    """Where the command line does not say all places: run in a copy of the code.
+
+    `listed` are folders that the program listed, `outputs` the places that its arguments name.
+    """
+    named = [*draft.data.values()]
+    loose = {path for path in found.data if not any(is_below(path, each) for each in named)}
+    links = []
+    for path in in_folders(loose, listed, found.code):
+        name = draft.data_name(path)
+        if _knows(draft, f"MODELBUILD_DATA_{variable_suffix(name)}") or path[:2] == "..":
+            draft.listed.append(name)
+        else:
+            links.append((name, path))
+    written = set() if _knows(draft, "MODELBUILD_OUT") else _fixed_outputs(found, outputs)
+    if links or written:
+        _run_in_copy(draft, links, kept(written, {*found.data, *found.code}))
+
+
+def _fixed_outputs(found: SeenFiles, outputs: Sequence[str]) -> set[str]:
+    inside = (path for path in found.written if path[:2] != "..")
+    return {path for path in inside if not any(path.startswith(each) for each in outputs)}
+
+
+def _knows(draft: Draft, variable: str) -> bool:
+    return any(each.text == variable for each in draft.script.literals)
+
+
+def _run_in_copy(draft: Draft, links: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
+    steps = [f"cp -R --no-preserve=mode . {_COPY}", f"cd {_COPY}"]
+    folders = sorted({os.path.dirname(path) for _, path in links} - {""})
+    if folders:
+        steps.append(f"mkdir -p {' '.join(map(_quoted, folders))}")
+    steps += [f'ln -s "{{data.{name}}}" {_quoted(path)}' for name, path in links]
+    steps.append('"$@"')
+    if outputs:
+        steps.append(f"cp -R --parents {' '.join(map(_quoted, outputs))} {{out}}")
+    draft.command = [("sh", "-c", " && ".join(steps), "sh"), *draft.command]
+    does = [word for word, used in (("reads", links), ("writes", outputs)) if used]
+    draft.about_run = (
+        f"{draft.script.path} {' and '.join(does)} at fixed places. So it runs in a copy "
+        "of its code, in which data is linked, and what it writes is kept in the end. To do "
+        'without, let it read os.environ["MODELBUILD_DATA_<NAME>"], and write below '
+        'os.environ["MODELBUILD_OUT"].'
+    )
+
+
+def leave_out_events(draft: Draft, found: SeenFiles) -> None:
+    """TensorBoard's files have the time in name and content: no two builds would be the same."""
+    names = map(os.path.basename, found.written)
+    if not any(name.startswith(_OF_TENSORBOARD) for name in names):
+        return
+    clean = f"find {{out}} -name '{_OF_TENSORBOARD}*' -delete"
+    if draft.about_run:
+        shell, option, steps, *rest = draft.command[0]
+        draft.command[0] = (shell, option, f"{steps} && {clean}", *rest)
+    else:
+        draft.command.insert(0, ("sh", "-c", f'"$@" && {clean}', "sh"))
+    draft.about_run += (
+        " TensorBoard's files are removed in the end: time and host are in them, so that no "
+        "two builds would be the same."
+    )
+
+
+def _quoted(path: str) -> str:
+    """For the shell, in a recipe; `*` stays a pattern."""
+    text = "*".join(shlex.quote(part) if part else "" for part in path.split("*"))
+    return text.replace("{", "{{").replace("}", "}}")
