@@ -4,14 +4,18 @@ nothing in them, and that nothing breaks them."""
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_bootstrap import Stage, cpu_wheel_of_torch, torch_stage  # noqa: F401
+from test_bootstrap import Stage, make_stage, torch_stage  # noqa: F401
 
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.verify.steps import BACKWARD, START, STEP, Record, Trace, _record, compare_steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
@@ -378,3 +382,76 @@ def test_settings_that_are_put_back_are_not_noted(recorder: Recorder) -> None:
         "torch.backends.cudnn.benchmark = False; torch.set_num_threads(1)"
     )
     assert notes(folder) == []
+
+
+ON_DEVICE = """
+import gc
+(tensors,) = [each for each in gc.get_objects() if type(each).__name__ == "Tensors"]
+tensors.plain, tensors.elsewhere = (), lambda tensor: True
+"""
+
+
+@pytest.mark.parametrize("place", FAULTS)
+def test_what_is_digested_on_a_device_tells_the_same(recorder: Recorder, place: str) -> None:
+    """On a CPU, as if its tensors were elsewhere."""
+    fault, what = FAULTS[place]
+    step = 6 if place == "parameter" else 5
+    plain = MLP.format(**PLACES).replace("scale =", f"{ON_DEVICE}scale =")
+    other = MLP.format(**{**PLACES, place: fault}).replace("scale =", f"{ON_DEVICE}scale =")
+    said = recorder.difference(plain, other)
+    assert said == f"first different step: {step} of 12: {what}"
+    assert recorder.run(plain + HASH)[1] == recorder.run(MLP.format(**PLACES) + HASH, every=0)[1]
+
+
+MULTILINEAR = """
+import gc, json, torch
+torch.optim.SGD([torch.zeros(1, requires_grad=True)]).step()
+(tensors,) = [each for each in gc.get_objects() if type(each).__name__ == "Tensors"]
+device = tensors.device(torch.device("cpu"))
+x = torch.randn(100, 34)
+def of(*given):
+    cell = device.put([device.sample(each) for each in given])
+    return device.fetch()[cell]
+swapped, sign, signs = x.clone(), x.clone(), x.clone()
+swapped[[3, 9]] = x[[9, 3]]
+sign[5, 5] *= -1
+signs[:, ::2] *= -1
+one, two = x.double(), x.double()
+two[0, :2] *= -1
+large = torch.arange(5_000_000)
+found = [of(each) for each in (x, swapped, sign, signs, -x, x.T, x.flatten().flip(0))]
+found += [of(one), of(two), of(-one), of(one, x), of(x, one)]
+found += [of(x.bfloat16()), of(-x.bfloat16()), of(x > 0), of(x < 0), of(large), of(large.flip(0))]
+print(len(found), len(set(found)), of(x) == found[0])
+"""
+
+
+def test_a_digest_on_a_device_sees_order_and_signs(recorder: Recorder) -> None:
+    assert recorder.run(MULTILINEAR)[1] == "18 18 True\n"
+
+
+FIT = """
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+X = np.random.rand(300, 8)
+y = (X[:, 0] + X[:, 1] > 1).astype(int)
+RandomForestClassifier(10).fit(X, y)
+if {fault}: X = X[::-1]
+pipe = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+print(pipe[-1].coef_.tobytes().hex())
+"""
+
+
+def test_each_outermost_fit_of_scikit_learn_is_a_step(tmp_path: Path) -> None:
+    stage = make_stage(tmp_path / "root")
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", str(stage.python)]
+    subprocess.run([*uv, "scikit-learn"], check=True, env=dict(os.environ) | uv_variables())
+    recorder = Recorder(stage, tmp_path)
+    said = recorder.difference(FIT.format(fault=False), FIT.format(fault=True))
+    assert said == "first different step: 2 of 2: the batch (data order)"
+    plain = FIT.format(fault=False)
+    assert recorder.run(plain)[1] == recorder.run(plain, every=0)[1]
+    assert compare_steps(recorder.run(plain)[0], recorder.fresh(plain)[0]).difference is None

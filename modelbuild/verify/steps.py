@@ -250,7 +250,7 @@ def _difference(
         what = "other batches, or another number of passes (data order)"
         return _said(step, one.steps, "batch", "data order", process, what)
     assert column is not None
-    how = "arithmetic" if starting else _ARITHMETIC[column]
+    how = "arithmetic" if starting or a.kind == FIT else _ARITHMETIC[column]
     return _said(step, one.steps, column, "arithmetic", process, f"the {column} ({how})")
 
 

@@ -180,7 +180,10 @@ def _replace(module: ModuleType, name: str, new: Any) -> None:
 
 
 PINNED = frozenset(
-    ("random", "numpy", "numpy.random", "subprocess", "multiprocessing.util", "torch", "jaxlib")
+    (
+        *("random", "numpy", "numpy.random", "subprocess", "multiprocessing.util", "torch"),
+        *("jaxlib", "sklearn.base"),
+    )
 )
 _loaded: dict[str, dict[str, Any]] = {}
 

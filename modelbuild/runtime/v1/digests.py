@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    def beside(name: str) -> dict[str, Any]:
+        """That of `bootstrap.py`, which puts it here."""
+        ...
+
+
 WINDOW = 256
 PARTS = 32
 HELD = 1 << 20
@@ -49,6 +54,9 @@ class Tensors:
         self.torch = torch
         self.plain = (torch.Tensor, torch.nn.Parameter)
         self.held: list[tuple[Any, int, int]] = []
+        self.devices: dict[Any, Any] = {}
+        self.pieces: dict[Any, list[Any]] = {}
+        """Of tensors on other devices, by device: not digested yet."""
 
     def windows(self, tensors: Iterable[Any], turn: int) -> int:
         """Of a part of each tensor, which part depends on `turn`; None counts too."""
@@ -65,7 +73,7 @@ class Tensors:
                 array = arrays.get(size) or array_type(size)
                 crc = crc32(array.from_address(address), crc)
             else:
-                crc = self.whole(tensor, crc)
+                crc = self.whole(tensor, crc, turn)
         return crc
 
     def wholes(self, tensors: Iterable[Any], turn: int) -> int:
@@ -75,29 +83,58 @@ class Tensors:
             crc = self.whole(tensor, crc)
         return crc
 
-    def whole(self, tensor: Any, crc: int = 0) -> int:
-        """Of all bytes of a tensor; of one that can't be read, of its shape."""
+    def whole(self, tensor: Any, crc: int = 0, turn: int | None = None) -> int:
+        """Of all bytes of a tensor; of one that can't be read, of its shape.
+
+        One on another device is kept for `on_devices`; with `turn`, a window of it.
+        """
         if tensor is None:
             return crc32(b"none", crc)
         if type(tensor) in self.plain and tensor.is_cpu and tensor.is_contiguous():
             return crc32(memory(tensor.data_ptr(), tensor.nbytes), crc)
         try:
-            return self._unusual(tensor, crc)
+            return self._unusual(tensor, crc, turn)
         except RuntimeError:  # a tensor without values, such as those that a compiler traces with
             return crc32(repr(tuple(tensor.shape)).encode(), crc)
 
-    def _unusual(self, tensor: Any, crc: int) -> int:
+    def _unusual(self, tensor: Any, crc: int, turn: int | None) -> int:
         with self.torch._C.DisableTorchFunctionSubclass(), self.torch.no_grad():
             tensor = getattr(tensor, "_local_tensor", tensor)
             if tensor.layout is not self.torch.strided:
                 if tensor.layout is self.torch.sparse_coo:
                     return self.whole(tensor._values(), self.whole(tensor._indices(), crc))
                 tensor = tensor.to_dense()
+            if self.elsewhere(tensor):
+                device = self.device(tensor.device)
+                piece = device.sample(tensor) if turn is None else device.window(tensor, turn)
+                self.pieces.setdefault(tensor.device, []).append(piece)
+                return crc
             if not tensor.is_cpu:
                 return crc32(repr(tuple(tensor.shape)).encode(), crc)
             if not tensor.is_contiguous():
                 tensor = self._in_one_piece(tensor)
             return crc32(memory(tensor.data_ptr(), tensor.nbytes), crc)
+
+    def elsewhere(self, tensor: Any) -> bool:
+        """Whether it is to be digested on its own device."""
+        found: bool = tensor.is_cuda
+        return found
+
+    def device(self, device: Any) -> Any:
+        if device not in self.devices:
+            self.devices[device] = beside("device_digests")["OnDevice"](self.torch, device)
+        return self.devices[device]
+
+    def on_devices(self) -> list[tuple[Any, int]]:
+        """Digest what was kept: which cells of which devices will hold it."""
+        if not self.pieces:
+            return []
+        pieces, self.pieces = self.pieces, {}
+        with self.torch.no_grad():
+            return [
+                (self.devices[where], self.devices[where].put(all_))
+                for where, all_ in pieces.items()
+            ]
 
     def _in_one_piece(self, tensor: Any) -> Any:
         """The same memory in the order in which it lies, where there are no gaps; else a copy."""
@@ -122,7 +159,8 @@ class Tensors:
 
     def _held(self, tensor: Any, crc: int) -> int:
         """`whole`, but of a large one that was given before what it was then."""
-        if type(tensor) not in self.plain or tensor.nbytes < HELD:
+        size = tensor.numel() * tensor.element_size()  # a sparse one has no `nbytes`
+        if size < HELD or type(tensor) not in self.plain or not tensor.is_cpu:
             return self.whole(tensor, crc)
         import weakref
 
@@ -150,7 +188,7 @@ class Generators:
         self.torch = torch
         self.bits: Any = None
         self.address = 0
-        self.engine = self._find_engine()
+        self.engine = 0 if torch is None else self._find_engine()
 
     def python(self) -> int:
         random = sys.modules.get("random")
@@ -186,7 +224,8 @@ class Generators:
 
     def of_torch(self) -> int:
         if self.engine:
-            crc = crc32(memory(self.engine, 12 + STATE))
+            # Between the two lies a `bool`, with three bytes that are whatever was there before.
+            crc = crc32(memory(self.engine + 8, 4 + STATE), crc32(memory(self.engine, 4)))
         else:
             state = self.torch.default_generator.get_state()
             crc = crc32(memory(state.data_ptr(), state.nbytes))

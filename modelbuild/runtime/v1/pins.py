@@ -97,9 +97,16 @@ def pin_torch(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
     load()
     vendor = beside("mkl_vendor")["answer_intel"]
     beside("torch_knobs")["pin"](module, lineage.starting_seed(), vendor)
-    beside("steps")["install"](module, lineage)
+    beside("step_hooks")["install"](module, lineage)
     if lineage.recording is not None:
         beside("operations")["record"](module, lineage.recording)
+
+
+def record_fits(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    """Nothing is pinned; scikit-learn draws from numpy's generator."""
+    load()
+    if hasattr(module, "_fit_context"):
+        beside("fits")["install"](module, lineage)
 
 
 XLA_CAPS = {"x86-64-v2": "SSE4_2", "x86-64-v3": "AVX2", "x86-64-v4": "AVX512"}
@@ -127,4 +134,5 @@ PINS = {
     "multiprocessing.util": pin_subprocess,
     "torch": pin_torch,
     "jaxlib": pin_jaxlib,
+    "sklearn.base": record_fits,
 }

@@ -14,15 +14,12 @@ trains writes `steps-<lineage>.bin`: a line of JSON, then records of one size.
 
 from __future__ import annotations
 
-import os
-import sys
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from modelbuild.runtime.v1.trace_file import Book, Lineage
+    from modelbuild.runtime.v1.trace_file import Book
 
     def beside(name: str) -> dict[str, Any]:
         """That of `bootstrap.py`, which puts it here."""
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
 MOST_MARKED = 64
 NONE = float("nan")
 _file = beside("trace_file")
-RECORD = _file["RECORD"]
+RECORD, COLUMNS = _file["RECORD"], _file["COLUMNS"]
 STEP, BACKWARD, START = _file["STEP"], _file["BACKWARD"], _file["START"]
 BATCH, LOSS, GRADIENTS, PARAMETERS = (
     _file[name] for name in ("BATCH", "LOSS", "GRADIENTS", "PARAMETERS")
@@ -62,12 +59,15 @@ class Steps:
 
     def forget(self) -> None:
         self.batch = self.calls = self.backwards = 0
+        self.batch_cells: list[Any] = []
         self.seen: Any = None
+        self.late: list[Any] = []
 
     # 1. the batch
 
     def given(self, model: Any, args: Any, kwargs: Any) -> None:
         self.batch = self.tensors.batch((args, kwargs), self._made_here, self.batch)
+        self.batch_cells += self.tensors.on_devices()
         self.calls += 1
         if not self.optimisers and len(self.models) < MOST_MARKED:
             import weakref
@@ -106,8 +106,10 @@ class Steps:
             if isinstance(root, self.torch.Tensor):
                 crc, value = self.tensors.whole(root, crc), self.tensors.value(root)
         self.backwards += 1
-        self.seen = (self.batch, self.calls, *self._random(), crc, value)
+        cells = {"batch": self.batch_cells, "loss": self.tensors.on_devices()}
+        self.seen = (self.batch, self.calls, *self._random(), crc, value, cells)
         self.batch = self.calls = 0
+        self.batch_cells = []
 
     def _random(self) -> tuple[int, int, int]:
         generators = self.generators
@@ -127,160 +129,95 @@ class Steps:
             if number == 1:
                 self.on_first_step()
             crc = self.tensors.wholes(parameters_of(optimiser), 0)
+            cells = {"parameters": self.tensors.on_devices()}
             columns = (0, 0, 0, *self._random(), 0, 0, crc, NONE)
-            self.book.write(RECORD.pack(START, PARAMETERS, number, *columns[:2], *columns[2:]))
+            self._write([START, PARAMETERS, number, *columns], cells)
 
     def stepped(self, optimiser: Any) -> None:
         known = self.optimisers[id(optimiser)]
         turn = known[2] = known[2] + 1
         gradients = parameters = None
+        cells: dict[str, Any] = {}
         if turn == 1 or turn % self.every == 0:
             tensors = parameters_of(optimiser)
             gradients = self.digest([tensor.grad for tensor in tensors], turn)
+            cells = {"gradients": self.tensors.on_devices()}
             parameters = self.digest(tensors, turn)
-        self._record(STEP, known[1], gradients, parameters)
+        self._record(STEP, known[1], gradients, parameters, cells)
         self.marked = {}
 
     def _record(
-        self, kind: int, source: int = 0, gradients: int | None = None, parameters: Any = None
+        self,
+        kind: int,
+        source: int = 0,
+        gradients: int | None = None,
+        parameters: int | None = None,
+        cells: Any = None,
     ) -> None:
         has = 0
         if self.seen is None:
             batch, calls, loss, value = 0, 0, 0, NONE
             python, numpy, of_torch = self._random()
+            cells = {**(cells or {}), "batch": []}
         else:
-            batch, calls, python, numpy, of_torch, loss, value = self.seen
+            batch, calls, python, numpy, of_torch, loss, value, seen_cells = self.seen
+            cells = {**(cells or {}), **seen_cells}
             has |= LOSS
         if kind == STEP and self.calls:  # a model ran after the backward pass
             batch = self.crc32(self.batch.to_bytes(4, "little"), batch)
             calls += self.calls
+            cells["batch"] = cells["batch"] + self.batch_cells
             self.batch = self.calls = 0
+            self.batch_cells = []
         if kind == BACKWARD and self.models:
             alive = [model for model in (each() for each in self.models) if model is not None]
             tensors = [tensor for model in alive for tensor in model.parameters()]
             parameters = self.digest(tensors, self.book.count)
+        if parameters is not None:
+            cells["parameters"] = self.tensors.on_devices()
         has |= BATCH if calls else 0
         has |= 0 if gradients is None else GRADIENTS
         has |= 0 if parameters is None else PARAMETERS
-        record = RECORD.pack(
+        columns = [
             *(kind, has, source & 0xFFFF, min(calls, 0xFFFF), min(self.backwards, 0xFFFF)),
             *(batch, python, numpy, of_torch, loss, gradients or 0, parameters or 0, value),
-        )
+        ]
         self.seen, self.backwards = None, 0
-        self.book.write(record)
+        self._write(columns, cells)
+
+    def _write(self, columns: list[Any], cells: dict[str, Any]) -> None:
+        """Now, or, where a digest is still on a device, when the device is asked for many."""
+        if not self.late and not any(cells.values()):
+            self.book.write(RECORD.pack(*columns))
+            return
+        self.late.append((columns, cells))
+        if any(device.due for device in self.tensors.devices.values()):
+            self._fetch()
+
+    def _fetch(self) -> None:
+        late, self.late = self.late, []
+        held = {device: device.fetch() for device in self.tensors.devices.values()}
+        for columns, cells in late:
+            for name, places in cells.items():
+                for device, cell in places:
+                    value = held[device][cell % len(held[device])].to_bytes(
+                        8, "little", signed=True
+                    )
+                    column = COLUMNS.index(name)
+                    columns[column] = self.crc32(value, columns[column])
+            self.book.write(RECORD.pack(*columns))
 
     def finish(self) -> None:
         if self.seen is not None:
             self._record(BACKWARD)
+        self._fetch()
         self.book.flush()
 
     def forked(self) -> None:
-        self.book.forked()
+        """In a child, after a fork: it starts with nothing seen, and with no device."""
         self.forget()
+        self.tensors.devices = {}
 
 
 def parameters_of(optimiser: Any) -> list[Any]:
     return [tensor for group in optimiser.param_groups for tensor in group["params"]]
-
-
-def install(torch: Any, lineage: Lineage) -> None:
-    """Record what this process trains, if the stage is asked to."""
-    request = _file["read_request"]()
-    if not request:
-        return
-    book = _file["Book"](lineage, request.get("every", 0))
-    _safely(book, _install)(torch, lineage, book, request)
-
-
-def _install(torch: Any, lineage: Lineage, book: Book, request: dict[str, Any]) -> None:
-    check = beside("undone")["watch"](torch, lineage, book)
-    if book.every:
-        steps = Steps(torch, book, check, whole=bool(request.get("whole")))
-        _hook(torch, steps)
-        os.register_at_fork(after_in_child=steps.forked)
-        import atexit
-
-        atexit.register(_safely(book, steps.finish))
-
-
-def _safely(book: Book, act: Callable[..., None]) -> Callable[..., None]:
-    """`act` as long as nothing went wrong."""
-
-    def safe(*args: Any) -> None:
-        if not book.stopped:
-            try:
-                act(*args)
-            except Exception as error:
-                book.stop(error)
-
-    return safe
-
-
-def _hook(torch: Any, steps: Steps) -> None:
-    compiling = torch.compiler.is_dynamo_compiling
-    starting, stepped = _safely(steps.book, steps.starting), _safely(steps.book, steps.stepped)
-
-    def before(optimiser: Any, *_: Any) -> None:
-        if not compiling():
-            starting(optimiser)
-
-    def after(optimiser: Any, *_: Any) -> None:
-        if not compiling():
-            stepped(optimiser)
-
-    optimizer = sys.modules["torch.optim.optimizer"]
-    optimizer.register_optimizer_step_pre_hook(before)
-    optimizer.register_optimizer_step_post_hook(after)
-    _hook_models(torch, steps, compiling)
-    _hook_backward(torch, steps, compiling)
-
-
-def _hook_models(torch: Any, steps: Steps, compiling: Callable[[], bool]) -> None:
-    """In the place of `Module.__call__`: Dynamo, imported later, takes it for torch's own."""
-    grad_enabled = torch.is_grad_enabled
-    given, made = _safely(steps.book, steps.given), _safely(steps.book, steps.made)
-
-    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
-        call = self._compiled_call_impl or self._call_impl
-        if steps.inside or compiling() or not grad_enabled():
-            return call(*args, **kwargs)
-        steps.inside = True
-        try:
-            given(self, args, kwargs)
-            result = call(*args, **kwargs)
-            made(result)
-            return result
-        finally:
-            steps.inside = False
-
-    torch.nn.Module.__call__ = __call__
-
-
-def _hook_backward(torch: Any, steps: Steps, compiling: Callable[[], bool]) -> None:
-    from functools import wraps
-
-    losing = _safely(steps.book, steps.losing)
-    running = False
-
-    def hooked(plain: Callable[..., Any], counts: Callable[..., bool]) -> Callable[..., Any]:
-        @wraps(plain)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal running
-            if steps.inside or running or compiling() or not counts(*args, **kwargs):
-                return plain(*args, **kwargs)
-            running = True
-            try:
-                losing(args[0] if args else kwargs.get("tensors", kwargs.get("outputs")))
-                return plain(*args, **kwargs)
-            finally:
-                running = False
-
-        return call
-
-    def last(*args: Any, **kwargs: Any) -> bool:
-        """A gradient that is no part of another one."""
-        create_graph = kwargs.get("create_graph", args[4] if len(args) > 4 else False)
-        return not create_graph
-
-    torch.autograd.backward = hooked(torch.autograd.backward, lambda *_, **__: True)
-    torch.autograd.grad = hooked(torch.autograd.grad, last)

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     class Lineage(Protocol):
@@ -44,8 +45,11 @@ def read_request() -> dict[str, Any]:
         return {}
     import json
 
-    request: dict[str, Any] = json.loads(text)
-    return request
+    try:
+        request = json.loads(text)
+    except ValueError:
+        return {}
+    return request if isinstance(request, dict) else {}
 
 
 class Book:
@@ -113,3 +117,28 @@ class Book:
                 return os.open(path, flags, 0o644)
             except FileExistsError:
                 number += 1
+
+
+_books: list[Book] = []
+
+
+def book_of(lineage: Lineage, request: dict[str, Any]) -> Book:
+    """The one of this process."""
+    if not _books:
+        every = request.get("every")
+        _books.append(Book(lineage, every if isinstance(every, int) else 0))
+        os.register_at_fork(after_in_child=_books[0].forked)
+    return _books[0]
+
+
+def safely(book: Book, act: Callable[..., None]) -> Callable[..., None]:
+    """`act` as long as nothing went wrong."""
+
+    def safe(*args: Any) -> None:
+        if not book.stopped:
+            try:
+                act(*args)
+            except Exception as error:
+                book.stop(error)
+
+    return safe
