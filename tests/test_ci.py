@@ -5,75 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Ran, Tiny, make_tiny, share_interpreter
+from conftest import Ran, Tiny, commit, git
 
 from modelbuild.ci.problems import Problem
-from modelbuild.store.store import remove_tree
-
-
-def git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def commit(tiny: Tiny, subject: str = "change") -> None:
-    git(tiny.root, "add", "-A")
-    git(tiny.root, "commit", "-q", "-m", subject)
-
-
-@pytest.fixture(scope="module")
-def origin(interpreter_object: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with `workspace`, a locked recipe on main; `store` has its environment."""
-    folder = tmp_path_factory.mktemp("origin")
-    share_interpreter(folder / "store", interpreter_object)
-    tiny = make_tiny(folder / "workspace", MODELBUILD_STORE=str(folder / "store"))
-    tiny.write(".gitignore", "result-*\n")
-    assert tiny.run("lock").code == 0
-    git(tiny.root, "init", "-q", "-b", "main")
-    for name in ("name", "email"):
-        git(tiny.root, "config", f"user.{name}", "someone@example.com")
-    commit(tiny, "begin")
-    tiny.build("--no-link")
-    git(tiny.root, "branch", "unbuilt")
-    commit(tiny, "claims")
-    git(tiny.root, "branch", "built")
-    yield folder
-    remove_tree(folder / "store")
-
-
-@pytest.fixture
-def branch(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiny]:
-    """A clone on the branch `feature`, which has begun at `main` of a bare origin."""
-    yield from a_clone("unbuilt", origin, tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def built(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tiny]:
-    """The same with claims on main, and what they claim in the store."""
-    yield from a_clone("built", origin, tmp_path, monkeypatch)
-
-
-def a_clone(
-    main: str, origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Tiny]:
-    shutil.copytree(origin / "store", tmp_path / "store", symlinks=True)
-    monkeypatch.setenv("MODELBUILD_STORE", str(tmp_path / "store"))
-    shutil.copytree(origin / "workspace", tmp_path / "workspace")
-    tiny = Tiny(tmp_path / "workspace")
-    git(tiny.root, "checkout", "-q", "-B", "main", main)
-    git(tmp_path, "clone", "-q", "--bare", str(tiny.root), "origin.git")
-    git(tiny.root, "remote", "add", "origin", f"file://{tmp_path}/origin.git")
-    git(tiny.root, "fetch", "-q")
-    git(tiny.root, "checkout", "-q", "-b", "feature")
-    yield tiny
-    remove_tree(tmp_path / "store")
 
 
 def ci(tiny: Tiny, *arguments: str) -> Ran:
