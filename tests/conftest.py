@@ -164,6 +164,16 @@ def tiny(tmp_path: Path, store: Store) -> Tiny:
     return make_tiny(tmp_path / "workspace")
 
 
+@pytest.fixture(scope="session")
+def reported(tmp_path_factory: pytest.TempPathFactory, interpreter_object: Path) -> Iterator[Tiny]:
+    """What a page is written about, made once: many builds. Not to be changed."""
+    from report_workspace import make_reported
+
+    root = tmp_path_factory.mktemp("report")
+    yield make_reported(root, interpreter_object)
+    remove_tree(root / "store")
+
+
 def make_tiny(root: Path, **environment: str) -> Tiny:
     workspace = Tiny(root, environment)
     workspace.write("recipe.toml", RECIPE)

@@ -7,29 +7,18 @@ import itertools
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import RECIPE, TRAIN, Tiny, how, make_tiny, share_interpreter
+from conftest import Tiny, how
+from report_workspace import EVIL
 
 import modelbuild.cli.report
 from modelbuild.store.store import Store, remove_tree
 
 LIBRARIES = Path(modelbuild.cli.report.__file__).parent
-EVIL = '</script><img src=x onerror="alert(1)">'
-LOGS = """
-log = open(sys.argv[3] + "/train.jsonl", "w")
-for step in range(2000):
-    loss = weight / (step + 1) + (40 if step == 1234 else 0)
-    record = {"step": step, "train_loss": loss, "val_loss": loss + 1, "ev<il> & \\u202e": step % 7}
-    log.write(json.dumps(record) + "\\n")
-log.write('{"step": 2000, "train_lo')
-with open(sys.argv[3] + "/norms.csv", "w") as norms:
-    norms.write("epoch,norm\\n0,1\\n1,nan\\n2,0.5\\n")
-"""
 VOID = {"meta", "br", "link", "input", "img"}
 
 
@@ -69,43 +58,10 @@ class Page(HTMLParser):
         return re.sub(r"\s+", " ", "".join(self.words))
 
 
-def git(workspace: Tiny, *arguments: str) -> None:
-    who = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
-    subprocess.run(["git", *who, *arguments], cwd=workspace.root, check=True, capture_output=True)
-
-
 def write_page(workspace: Tiny, *arguments: str) -> Page:
     ran = workspace.run("report", "--quiet", *arguments)
     assert (ran.code, ran.out) == (0, "")
     return Page((workspace.root / "report.html").read_text())
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory: pytest.TempPathFactory, interpreter_object: Path) -> Iterator[Tiny]:
-    """A workspace with three commits, five runs, logs, and names that would be code."""
-    root = tmp_path_factory.mktemp("report")
-    store = root / "store"
-    share_interpreter(store, interpreter_object)
-    workspace = make_tiny(root / "workspace", MODELBUILD_STORE=str(store))
-    name = f'name = "tiny"\ndescription = "{EVIL.replace(chr(34), "")}"'
-    curves = '"{params.lr}", "{out}"]\ncurves = ["train.jsonl", "norms.csv", "absent.csv"]'
-    text = RECIPE.replace('name = "tiny"', name).replace('"{params.lr}", "{out}"]', curves)
-    workspace.write("recipe.toml", text)
-    workspace.write("train.py", TRAIN + LOGS)
-    git(workspace, "init", "-q")
-    for lr, subject in (("0.5", "first"), ("0.25", EVIL), ("0.125", "third")):
-        workspace.write(
-            "recipe.toml",
-            re.sub(r"lr = .*", f"lr = {lr}", (workspace.root / "recipe.toml").read_text()),
-        )
-        workspace.build()
-        git(workspace, "add", "model.lock", "recipe.toml", "train.py")
-        git(workspace, "commit", "-qm", subject)
-    workspace.build("--set", "params.lr=2.0")
-    assert workspace.run("verify", "--seeds", "3").code == 0
-    git(workspace, "commit", "-qam", "seeds")
-    yield workspace
-    remove_tree(store)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +125,7 @@ def test_what_of_a_log_is_not_drawn_is_said(page: Page):
     assert re.search(r"each run: thinned from 2,000 to \d{3} points a curve", page.said)
     assert "each run: 1 value not finite (NaN or infinite), and not drawn" in page.said
     assert "Curves of the current run: not in the output: absent.csv." in page.said
-    assert re.search(r"40\.\d+ at step 1,234", page.said), "a peak"
+    assert re.search(r"40(\.\d+)? at step 1,234", page.said), "a peak"
 
 
 def test_commands_build_it_again(page: Page, reported: Tiny):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from conftest import Tiny
-from test_report import EVIL, reported  # noqa: F401  # a fixture
+from report_workspace import EVIL
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -49,9 +49,9 @@ CONTRAST = """() => {
 
 
 @pytest.fixture(scope="module")
-def written(reported: Tiny) -> Path:  # noqa: F811
-    assert reported.run("report").code == 0
-    return reported.root / "report.html"
+def written(reported: Tiny) -> Path:
+    assert reported.run("report", "-o", "seen.html").code == 0
+    return reported.root / "seen.html"
 
 
 @pytest.fixture(scope="module")

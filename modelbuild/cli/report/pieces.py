@@ -86,7 +86,8 @@ def table(
 def _class(place: int, cell: Child, numbers: Sequence[int]) -> str | None:
     if place in numbers:
         return "number"
-    return "long" if isinstance(cell, str) and len(cell) > _LONG else None
+    is_text = isinstance(cell, str) and not isinstance(cell, Markup)
+    return "long" if is_text and len(cell) > _LONG else None
 
 
 def folded(summary: Child, *content: Child, id_: str | None = None, open_: bool = False) -> Markup:
