@@ -142,6 +142,17 @@ def test_no_path_of_this_machine_is_in_the_page(page: Page, reported: Tiny):
     assert str(reported.root.parent) not in page.text
 
 
+def test_an_altered_output_is_told_without_folders_of_this_machine(tiny: Tiny):
+    output = Path(tiny.build()["train"]["path"])
+    output.chmod(0o700)
+    (output / "model.json").chmod(0o600)
+    (output / "model.json").write_text("{}")
+    page = write_page(tiny)
+    assert "✗ corrupt" in page.said
+    assert f"path: STORE/objects/{output.name}" in page.said
+    assert str(tiny.root.parent) not in page.text
+
+
 def test_the_same_records_give_the_same_bytes(page: Page, reported: Tiny):
     assert reported.run("report", "-o", "second.html").out == "second.html\n"
     assert (reported.root / "second.html").read_text() == page.text

@@ -86,8 +86,9 @@ def table(
 def _class(place: int, cell: Child, numbers: Sequence[int]) -> str | None:
     if place in numbers:
         return "number"
-    is_text = isinstance(cell, str) and not isinstance(cell, Markup)
-    return "long" if is_text and len(cell) > _LONG else None
+    if isinstance(cell, str) and not isinstance(cell, Markup) and len(cell) > _LONG:
+        return "long"
+    return None
 
 
 def folded(summary: Child, *content: Child, id_: str | None = None, open_: bool = False) -> Markup:
