@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from conftest import Tiny, how
+from conftest import RECIPE, Tiny, how
 from report_workspace import EVIL
 
 import modelbuild.cli.report
@@ -98,6 +98,20 @@ def test_every_node_has_details(page: Page):
     details = {f"#{each.get('id')}" for tag, each in page.elements if tag == "details"}
     assert len(nodes) == 9
     assert set(nodes) <= details
+
+
+def test_a_recipe_that_is_read_is_led_to_where_it_is_on_the_page(tiny: Tiny):
+    reading = RECIPE.partition("[stages.evaluate]")[0].replace('"tiny"', '"reading"')
+    reading = reading.replace('path = "numbers.txt"', 'recipe = "tiny"')
+    tiny.write("reading/recipe.toml", reading)
+    tiny.write("reading/train.py", "")
+    assert tiny.run("lock").code == 0
+    alone = write_page(tiny, "reading")
+    assert "It is the output of tiny:evaluate, which is not on this page." in alone.said
+    both = write_page(tiny)
+    for page in (alone, both):
+        assert {link.removeprefix("#") for link in page.values("href")} <= set(page.values("id"))
+    assert "#tiny--output--evaluate" in both.values("href")
 
 
 # -- content --------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from modelbuild.cli.render import number, seconds, size
 from modelbuild.cli.report.html import Child, Markup, anchor, tag
@@ -16,9 +16,12 @@ Details = tuple[str, Child]
 """A node's id and what to read of it."""
 
 
-def details(report: RecipeReport, nodes: list[Node]) -> list[Markup]:
-    """One for each node, in their order, closed until it is chosen."""
-    contents = dict(_contents(report))
+def details(report: RecipeReport, nodes: Sequence[Node], on_page: Collection[str]) -> list[Markup]:
+    """One for each node, in their order, closed until it is chosen.
+
+    `on_page` are the recipes that the page is about.
+    """
+    contents = dict(_contents(report, on_page))
     return [
         folded(
             [tag("span", node.kind, class_="kind"), " ", tag("strong", node.name), " ",
@@ -30,7 +33,7 @@ def details(report: RecipeReport, nodes: list[Node]) -> list[Markup]:
     ]  # fmt: skip
 
 
-def _contents(report: RecipeReport) -> Iterator[Details]:
+def _contents(report: RecipeReport, on_page: Collection[str]) -> Iterator[Details]:
     locked = report.locked
     if locked is None:
         return
@@ -45,8 +48,14 @@ def _contents(report: RecipeReport) -> Iterator[Details]:
         yield anchor(report.name, "output", stage.id.stage), _output(stage)
         for name in stage.locked.upstream.values():
             recipe, _, own = name.partition(":")
-            link = tag("a", f"the output of {name}", href=f"#{anchor(recipe, 'output', own)}")
-            yield anchor(report.name, "upstream", recipe, own), tag("p", "It is ", link, ".")
+            yield anchor(report.name, "upstream", recipe, own), _upstream(recipe, own, on_page)
+
+
+def _upstream(recipe: str, stage: str, on_page: Collection[str]) -> Child:
+    words = f"the output of {recipe}:{stage}"
+    if recipe not in on_page:
+        return tag("p", f"It is {words}, which is not on this page.")
+    return tag("p", "It is ", tag("a", words, href=f"#{anchor(recipe, 'output', stage)}"), ".")
 
 
 def _data(each: LockedData, absent: bool) -> Child:

@@ -142,7 +142,9 @@ def _content(report: Report) -> list[Markup]:
 def _recipe(each: RecipeReport, report: Report) -> Markup:
     nodes = nodes_of(each)
     own = [anchor(each.name, word) for word in ("lineage", "details")]
-    listed = tag("div", details(each, nodes), class_="details")
+    listed = tag(
+        "div", details(each, nodes, {other.name for other in report.recipes}), class_="details"
+    )
     drawn = tag("div", graph(nodes, each.name), listed, class_="pair")
     return tag(
         "article",
