@@ -11,6 +11,7 @@ Then times the four models with x86-64-v3 and with native, in seconds of the pro
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +28,8 @@ from modelbuild.spec.variables import BOOTSTRAP_LINE, stage_variables
 
 CPUS = ("EPYC-v3", "Haswell-v4", "Cascadelake-Server")
 SCRIPTS = ("numpy_probes.py", "torch_probes.py", "models.py")
+# In full: a command is looked for on the PATH of the stage, not on this one.
+QEMU = shutil.which("qemu-x86_64") or sys.exit("needs qemu-x86_64: Debian's package qemu-user")
 PROBES = Path(__file__).parent / "cpu_probes"
 RUNTIME = Path(modelbuild.runtime.__file__).parent / "v1"
 CAPPED, NATIVE = "x86-64-v3", "native"
@@ -62,7 +65,7 @@ class Stage:
         variables["MODELBUILD_ROOT"] = str(self.root)
         variables["PYTHONPATH"] = f"{self.root}:{self.packages}"
         return subprocess.run(
-            [*(["qemu-x86_64", "-cpu", cpu] if cpu else []), self.python, *script],
+            [*([QEMU, "-cpu", cpu] if cpu else []), self.python, *script],
             env=variables,
             cwd=PROBES,
             capture_output=True,
@@ -112,7 +115,7 @@ def set_up(bench: Bench) -> Stage:
 
 
 def compare(stage: Stage) -> None:
-    version = subprocess.run(["qemu-x86_64", "--version"], capture_output=True, text=True)
+    version = subprocess.run([QEMU, "--version"], capture_output=True, text=True)
     print(f"\n{version.stdout.splitlines()[0]}\n\n| CPU | probes | other bits than here | s |")
     print("|---|---|---|---|")
     here = {script: stage.digests(None, script) for script in SCRIPTS}

@@ -757,6 +757,7 @@ print(*{*torch._int_mm(a, a).flatten().tolist(), *out.flatten().tolist()})
     assert (done.stdout, done.stderr) == (f"{127 * 127 * 32}\n", "")
 
 
+QEMU = shutil.which("qemu-x86_64")
 OPERATIONS = """
 import ctypes, hashlib, warnings
 import torch
@@ -785,10 +786,10 @@ for name, result in results.items():
 
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-x86_64 (qemu-user)")
+@pytest.mark.skipif(QEMU is None, reason="needs qemu-x86_64 (qemu-user)")
 def test_an_emulated_amd_cpu_gives_the_bits_of_this_one(torch_stage: Stage) -> None:
     def on_amd(hardware: Hardware) -> list[str]:
-        emulator = ("qemu-x86_64", "-cpu", "EPYC-v3")
+        emulator = (QEMU or "", "-cpu", "EPYC-v3")
         done = torch_stage.run("-c", OPERATIONS, hardware=hardware, emulator=emulator)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
