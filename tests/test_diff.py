@@ -165,11 +165,11 @@ def test_a_changed_parameter_is_told_with_its_effect() -> None:
     )
     assert text(a_lock(), new) == (
         "digits\n"
-        "  evaluate  rebuilds: stages.train\n"
         "  train  rebuilds: params.lr\n"
+        "  evaluate  rebuilds: stages.train\n"
         "  results\n"
-        "    evaluate  accuracy  0.97 -> 0.98  (+0.01, +1.0 %)\n"
         "    train  loss  0.1 -> 0.05  (-0.05, -50.0 %)\n"
+        "    evaluate  accuracy  0.97 -> 0.98  (+0.01, +1.0 %)\n"
         "  parameters\n"
         "    lr  0.001 -> 0.002"
     )

@@ -61,10 +61,10 @@ def test_metrics_and_what_moved_them(repository: Path, capsys: pytest.CaptureFix
     commit(at(0.99, 0.01), "a larger step")
     commit(at(0.91, 0.1), "too large")
     assert told(capsys, "digits") == [
-        ["date", "evaluate accuracy", "train loss", "what moved"],
-        ["2026-01-31", "0.97", "0.1", "added: begin"],
-        ["2026-01-31", "0.99", "0.1", "params.lr: a larger step"],
-        ["2026-01-31", "0.91", "0.1", "params.lr: too large"],
+        ["date", "train loss", "evaluate accuracy", "what moved"],
+        ["2026-01-31", "0.1", "0.97", "added: begin"],
+        ["2026-01-31", "0.1", "0.99", "params.lr: a larger step"],
+        ["2026-01-31", "0.1", "0.91", "params.lr: too large"],
     ]
 
 

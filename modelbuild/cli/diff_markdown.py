@@ -33,7 +33,7 @@ def diff_markdown(difference: LockDifference, old: str, new: str) -> str:
         lines += [*_recipe_lines(recipe, difference), ""]
     if difference.unchanged:
         lines.append(f"Unchanged: {plain(', '.join(difference.unchanged))}")
-    return "\n".join(lines).rstrip("\n")
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n")
 
 
 def _recipe_lines(recipe: RecipeDifference, difference: LockDifference) -> Iterator[str]:

@@ -158,7 +158,7 @@ def _settings(
 def _compare_stages(recipe: str, old: Lock, new: Lock) -> Iterator[StageDifference]:
     before = old.recipes[recipe].stages if recipe in old.recipes else {}
     after = new.recipes[recipe].stages if recipe in new.recipes else {}
-    for name in sorted({*before, *after}):
+    for name in _in_order({**before, **after}):
         was, now = before.get(name), after.get(name)
         reasons: tuple[str, ...] = ()
         if was is None or now is None:
@@ -179,6 +179,19 @@ def _compare_stages(recipe: str, old: Lock, new: Lock) -> Iterator[StageDifferen
             metrics=_metrics(first, second),
             noise=_noise(was, now, _metrics(first, second)),
         )
+
+
+def _in_order(stages: Mapping[str, LockedStage]) -> list[str]:
+    """Each stage after those of its recipe that it reads, else by name."""
+    order: list[str] = []
+    while waiting := sorted(stages.keys() - order):
+        ready = [
+            name
+            for name in waiting
+            if all(read.removeprefix("stages.") not in waiting for read in stages[name].upstream)
+        ]
+        order.append((ready or waiting)[0])
+    return order
 
 
 def _claims(old: LockedStage | None, new: LockedStage | None) -> tuple[Claim | None, Claim | None]:
