@@ -5,7 +5,7 @@ The class gives a reason, the probes a forecast. Bits are compared all the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from modelbuild.spec.canonical import Json
@@ -81,3 +81,15 @@ def expectation(first: ClassKnown, second: ClassKnown) -> Expectation:
         probed=probed,
         differing=differing,
     )
+
+
+def forecast(
+    known: Mapping[str, Mapping[str, str]],
+    here: ClassKnown,
+    probes_of: Callable[[str], Probes | None],
+) -> Expectation:
+    """Of several classes, by key and facts, one that promises identical bits, else the first."""
+    found = [
+        expectation(ClassKnown(key, facts, probes_of(key)), here) for key, facts in known.items()
+    ]
+    return next((each for each in found if each.bits == "identical"), found[0])

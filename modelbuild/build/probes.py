@@ -83,6 +83,12 @@ def comparable(probes: Mapping[str, Probes], run: ProbeRun) -> Probes | None:
     return found if found and found.settings == run.settings else None
 
 
+def probes_of(numeric_class: str, run: ProbeRun, lock: Lock, store: Store) -> Probes | None:
+    """What lock or store have of a class."""
+    locked = comparable(lock.probes.get(numeric_class, {}), run)
+    return locked or kept_probes(numeric_class, run, store)
+
+
 def kept_probes(numeric_class: str, run: ProbeRun, store: Store) -> Probes | None:
     """What the store has of a class, of whichever machine."""
     for path in sorted((store.root / _folder(numeric_class, run)).glob("*.json")):

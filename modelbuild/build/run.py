@@ -145,21 +145,19 @@ class Run:
 
         They are `first`, else the claims; of several, one that promises identical bits.
         """
-        from modelbuild.build.expectation import ClassKnown, expectation
-        from modelbuild.build.probes import comparable, kept_probes
+        from modelbuild.build.expectation import ClassKnown, forecast
+        from modelbuild.build.probes import probes_of
 
         known = self._classes_before(identity, first)
         here, run = site.numeric_class, self.probe_run(identity.recipe)
         if not known or here.key in known:
             return None
         probed = self.probe(identity.recipe, site)
-        second = ClassKnown(here.key, here.facts, probed.here if probed else None)
-        found = []
-        for key, facts in known.items():
-            probes = comparable(self.locked.previous.probes.get(key, {}), run)
-            probes = probes or kept_probes(key, run, self.request.store)
-            found.append(expectation(ClassKnown(key, facts, probes), second))
-        best = next((each for each in found if each.bits == "identical"), found[0])
+        best = forecast(
+            known,
+            ClassKnown(here.key, here.facts, probed.here if probed else None),
+            lambda key: probes_of(key, run, self.locked.previous, self.request.store),
+        )
         self.request.observer.notice(f"{identity}: {best}")
         return best
 
