@@ -9,15 +9,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from conftest import Tiny
 
+from modelbuild.build.probes import Probed, complaints
 from modelbuild.sandbox.shipped_runtime import current_runtime, runtime_folder
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_file import parse_lock, render_lock
-from modelbuild.spec.probes import Probes, short_probes
+from modelbuild.spec.probes import Probes, probe_run, short_probes
+from modelbuild.spec.recipe_file import parse_recipe
 from modelbuild.store.store import Store
 
 PROBING = "probing the numerics of this machine with this environment"
@@ -107,7 +109,23 @@ def test_other_probes_on_the_class_of_the_lock_are_said_before_the_build(
         f" [probes.{numeric_class}] in model.lock.\n"
         "[1/2] tiny:train: building\n"
     )
-    assert only(tiny)[2].operations["libm"] == "0000", "evidence is not overwritten"
+    tiny.replace("recipe.toml", "lr = 0.5", "lr = 0.25")
+    assert tiny.run("build").code == 0
+    assert only(tiny)[2].operations["libm"] == "0000", "evidence is not overwritten by a new claim"
+
+
+def test_a_library_with_another_number_of_threads_is_named() -> None:
+    text = b'schema = 1\nmodel.name = "m"\nenvironment = { python = "3.11", packages = [] }\n'
+    text += b'stages.train.run = ["true"]\nhardware.threads = 4\n'
+    recipe = parse_recipe(text, PurePosixPath("recipe.toml"))
+    probed = Probed(
+        run=probe_run(recipe, "0123456789ab", "1 b3:..."),
+        numeric_class="ba9876543210",
+        here=short_probes("settings", {"libm": "12345"}, {"torch": 4, "openblas": 1}),
+        locked=None,
+        evidence=Path("evidence.json"),
+    )
+    assert list(complaints(probed)) == ["with threads = 4, openblas would use 1"]
 
 
 def test_probes_of_other_settings_say_nothing_and_are_replaced(tiny: Tiny, store: Store) -> None:
