@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tomllib
@@ -15,7 +16,11 @@ from conftest import PYTHON, Tiny
 from local_index import LocalIndex, make_wheel, only_packages_from
 
 from modelbuild.environment.base import VARIABLE
+from modelbuild.environment.indexes import uv_variables
 from modelbuild.environment.interpreter import find_python
+from modelbuild.review.packages import compare_packages
+from modelbuild.spec.digest import Digest
+from modelbuild.spec.lock import LockedDistribution, LockedEnvironment
 from modelbuild.store.store import Store
 
 DEBIAN = Path("/usr/bin/python3")
@@ -74,8 +79,8 @@ class Base:
 def uv(*arguments: object) -> None:
     from uv import find_uv_bin
 
-    command = [find_uv_bin(), *map(str, arguments), "--offline"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [find_uv_bin(), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=uv_variables())
     assert done.returncode == 0, done.stderr
 
 
@@ -223,6 +228,8 @@ def test_the_same_distributions_elsewhere_give_the_same_lock(
     (based.root / "model.lock").unlink()
     other = make_base(tmp_path / "another place with quite a long name and with spaces")
     subprocess.run([other.python, "-m", "compileall", "-q", other.packages], check=True)
+    with (other.packages / "alpha-1.0.dist-info" / "RECORD").open("a") as record:
+        record.write("alpha/__pycache__/__init__.cpython-311.pyc,,\n")  # as pip does
     monkeypatch.setenv(VARIABLE, str(other.python))
     assert based.run("lock").code == 0
     assert (based.root / "model.lock").read_bytes() == first
@@ -453,3 +460,57 @@ def test_debians_python_does_as_a_base(debian: str, tmp_path: Path, store: Store
     output = Path(workspace.build()["train"]["path"])
     site = f"/build/env/lib/python{debian}/site-packages"
     assert (output / "where").read_text() == f"{site}/yaml/__init__.py- 1\n"
+
+
+def test_libraries_of_the_system_that_a_base_may_be_linked_to_are_there(based: Tiny) -> None:
+    based.write("train.py", "import json, os, sys\njson.dump(sorted(os.listdir('/usr/local')), "
+                "open(sys.argv[1] + '/found.json', 'w'))\n")  # fmt: skip
+    assert found(based.build()) == sorted(os.listdir("/usr/local"))
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_torch_comes_from_the_base_without_any_index(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Base(tmp_path / "image", tmp_path)
+    uv("venv", "--python", find_python(PYTHON).executable, base.root)
+    uv("pip", "install", "--python", base.python, "torch==2.13.0", "numpy")
+    only_packages_from(monkeypatch)
+    monkeypatch.setenv(VARIABLE, str(base.python))
+    workspace = Tiny(tmp_path / "workspace")
+    workspace.write("recipe.toml", RECIPE.replace('"alpha"', '"torch"'))
+    workspace.write("train.py", "import sys, torch\ntorch.manual_seed(0)\n"
+                    "torch.save(torch.nn.Linear(2, 1), sys.argv[1] + '/model.pt')\n")  # fmt: skip
+    assert workspace.build()["train"]["how"] == "built"
+    assert environment(workspace)["backend"] == "cpu"
+    assert "torch" in environment(workspace)["distributions"]
+
+
+# What reviewers see
+
+
+def test_a_distribution_that_moved_is_a_changed_package() -> None:
+    def environment_with(digit: str) -> LockedEnvironment:
+        beta = LockedDistribution(
+            name="beta",
+            version="1.0",
+            digest=Digest(digit * 64),
+            files=1,
+            bytes=1,
+            licence="MIT",
+        )
+        return LockedEnvironment(
+            python="3.11.7",
+            platform="x86_64-manylinux_2_28",
+            backend="none",
+            wheels=(),
+            base="interpreter",
+            distributions=(beta,),
+        )
+
+    one, two = environment_with("1"), environment_with("2")
+    assert one.key != two.key
+    assert compare_packages(one, one) == ()
+    (change,) = compare_packages(one, two)
+    assert (change.name, change.kind, change.new) == ("beta", "other file", two.distributions[0])

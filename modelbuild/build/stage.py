@@ -158,6 +158,7 @@ def open_stage(job: Job, site: Site) -> Iterator[tuple[Mounts, Path]]:
                 context=context,
                 data=job.inputs.data_mounts,
                 stages=job.inputs.upstream,
+                whole_system=job.inputs.recipe.environment.base == "interpreter",
             ),
             folder,
         )

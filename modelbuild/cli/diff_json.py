@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from modelbuild.review.changes import Change
 from modelbuild.review.difference import LockDifference, RecipeDifference, StageDifference
-from modelbuild.review.packages import PackageChange
+from modelbuild.review.packages import Package, PackageChange
 from modelbuild.spec.lock import Claim, LockedData, LockedFile, LockedWheel
 
 T = TypeVar("T")
@@ -89,16 +89,20 @@ def _file(file: LockedFile) -> dict[str, object]:
 
 
 def _package(change: PackageChange) -> dict[str, object]:
-    return {"kind": change.kind, "old": _wheel(change.old), "new": _wheel(change.new)}
+    return {"kind": change.kind, "old": _side(change.old), "new": _side(change.new)}
 
 
-def _wheel(wheel: LockedWheel | None) -> dict[str, object] | None:
-    if wheel is None:
+def _side(package: Package | None) -> dict[str, object] | None:
+    if package is None:
         return None
+    content: dict[str, object] = (
+        {"file": package.filename, "sha256": package.sha256}
+        if isinstance(package, LockedWheel)
+        else {"digest": str(package.digest)}
+    )
     return {
-        "version": wheel.version,
-        "file": wheel.filename,
-        "sha256": wheel.sha256,
-        "bytes": wheel.bytes,
-        "licence": wheel.licence,
+        "version": package.version,
+        **content,
+        "bytes": package.bytes,
+        "licence": package.licence,
     }

@@ -149,6 +149,8 @@ def _packages(found: Provenance) -> Iterator[str]:
     yield f"python {environment.python}, {environment.platform}"
     for wheel in environment.wheels:
         yield f"{wheel.name} {wheel.version}  sha256:{wheel.sha256[:12]}  {wheel.licence}"
+    for each in environment.distributions:
+        yield f"{each.name} {each.version}  {str(each.digest)[:15]}  {each.licence}, of the base"
 
 
 def _to_json(found: Provenance) -> dict[str, object]:
@@ -167,7 +169,10 @@ def _to_json(found: Provenance) -> dict[str, object]:
         "inputs": dict(found.run.inputs),
         "packages": None
         if environment is None
-        else {wheel.name: [wheel.version, wheel.sha256] for wheel in environment.wheels},
+        else {
+            **{wheel.name: [wheel.version, wheel.sha256] for wheel in environment.wheels},
+            **{each.name: [each.version, str(each.digest)] for each in environment.distributions},
+        },
         "upstream": {
             name: _to_json(each) if isinstance(each, Provenance) else str(each)
             for name, each in found.upstream.items()

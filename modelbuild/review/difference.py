@@ -125,7 +125,7 @@ def compare_recipe(name: str, old_lock: Lock, new_lock: Lock) -> RecipeDifferenc
         settings=changes(_settings(old, before), _settings(new, after)),
         data=changes(old.data if old else {}, new.data if new else {}),
         code=changes(old.code if old else {}, new.code if new else {}),
-        packages=compare_packages(before.wheels if before else (), after.wheels if after else ()),
+        packages=compare_packages(before, after),
         requires=changes(
             {each: each for each in old.requires} if old else {},
             {each: each for each in new.requires} if new else {},

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from modelbuild.spec.lock import LockedWheel
+from modelbuild.spec.lock import LockedDistribution, LockedEnvironment, LockedWheel
+
+Package = LockedWheel | LockedDistribution
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,8 +16,8 @@ class PackageChange:
     kind: str
     """`added`, `removed`, `up`, `down`, `moved` (no order between the two versions), `other file`
     or `other bytes`."""
-    old: LockedWheel | None
-    new: LockedWheel | None
+    old: Package | None
+    new: Package | None
 
     @property
     def other_bytes(self) -> bool:
@@ -28,11 +30,11 @@ class PackageChange:
 
 
 def compare_packages(
-    old: Iterable[LockedWheel], new: Iterable[LockedWheel]
+    old: LockedEnvironment | None, new: LockedEnvironment | None
 ) -> tuple[PackageChange, ...]:
-    """What is not the same file on both sides, by name."""
-    before = {wheel.name: wheel for wheel in old}
-    after = {wheel.name: wheel for wheel in new}
+    """What is not the same file, or distribution of a base interpreter, on both sides."""
+    before = {each.name: each for each in _packages(old)}
+    after = {each.name: each for each in _packages(new)}
     return tuple(
         PackageChange(
             name=name,
@@ -45,14 +47,20 @@ def compare_packages(
     )
 
 
-def _kind(old: LockedWheel | None, new: LockedWheel | None) -> str:
+def _packages(environment: LockedEnvironment | None) -> Iterable[Package]:
+    return (*environment.wheels, *environment.distributions) if environment else ()
+
+
+def _kind(old: Package | None, new: Package | None) -> str:
     if old is None:
         return "added"
     if new is None:
         return "removed"
     if old.version == new.version:
-        same_name = old.filename == new.filename and old.sha256 != new.sha256
-        return "other bytes" if same_name else "other file"
+        if isinstance(old, LockedWheel) and isinstance(new, LockedWheel):
+            same_name = old.filename == new.filename and old.sha256 != new.sha256
+            return "other bytes" if same_name else "other file"
+        return "other file"
     from packaging.version import InvalidVersion, Version
 
     try:

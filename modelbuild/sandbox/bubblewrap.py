@@ -98,7 +98,7 @@ class Bubblewrap:
         memory = _memory_bytes()
         temporary = self.temporary_bytes or memory // 4
         shared = self.shared_memory_bytes or memory // 2
-        arguments = ["--proc", "/proc", "--dev", "/dev", *system(gpus)]
+        arguments = ["--proc", "/proc", "--dev", "/dev", *system(gpus, whole=mounts.whole_system)]
         for path, pipe in files.items():
             arguments += ["--perms", "0444", "--file", str(pipe.reader), path]
         arguments += [*_inputs(mounts), "--bind", str(mounts.out), f"{ROOT}/out"]

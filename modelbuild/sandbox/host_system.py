@@ -32,13 +32,15 @@ DRIVER_FOLDERS = ("/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/usr/lib/
 """Where clusters and WSL put the driver's libraries for containers and guests."""
 
 
-def system(gpus: Sequence[Gpu]) -> list[str]:
+def system(gpus: Sequence[Gpu], *, whole: bool = False) -> list[str]:
     """bubblewrap's arguments for the host's programs and libraries, read-only.
 
-    `/usr/local` is hidden: what an administrator installed there is nobody else's.
+    `/usr/local` is hidden: what an administrator installed there is nobody else's. So are GPU
+    libraries, where there is no GPU. With `whole`, both are there: what is installed into a
+    system, as in a vendor's image, is linked to them.
     """
     arguments = ["--ro-bind", "/usr", "/usr"]
-    if os.path.isdir("/usr/local") and not os.path.islink("/usr/local"):
+    if not whole and os.path.isdir("/usr/local") and not os.path.islink("/usr/local"):
         arguments += _local(driver_folder() if gpus else None)
     for name in SYSTEM_LINKS:
         path = f"/{name}"
@@ -49,7 +51,11 @@ def system(gpus: Sequence[Gpu]) -> list[str]:
     # Compilers and shells are links through here on Debian.
     for path in ("/etc/alternatives", *_kernel_files()):
         arguments += ["--ro-bind-try", path, path]
-    return arguments + (_driver(gpus) if gpus else list(hidden_gpu_libraries(LIBRARY_FOLDERS)))
+    if whole or gpus:
+        arguments += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    if gpus:
+        return arguments + _driver(gpus)
+    return arguments if whole else [*arguments, *hidden_gpu_libraries(LIBRARY_FOLDERS)]
 
 
 def _kernel_files() -> list[str]:
@@ -98,7 +104,7 @@ def _emptied(folder: str) -> list[str]:
 
 def _driver(gpus: Sequence[Gpu]) -> list[str]:
     """The devices of the declared GPUs, and what the driver's libraries read."""
-    arguments = ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
+    arguments = []
     for device in driver_devices(gpus):
         arguments += ["--dev-bind-try", device, device]
     buses = sorted(str(path) for path in Path("/sys/devices").glob("pci*"))

@@ -43,6 +43,8 @@ class Mounts:
     """Below /build/data: `NAME` for a folder, `NAME/FILE` for a single file."""
     stages: Mapping[str, Path] = field(default_factory=dict)
     """Below /build/stages: the outputs of upstream stages."""
+    whole_system: bool = False
+    """The host's /usr/local, GPU libraries and loader's cache as well."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
