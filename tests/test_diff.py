@@ -24,6 +24,7 @@ from modelbuild.spec.lock import (
     LockedSeeds,
     LockedStage,
     LockedWheel,
+    Upstream,
 )
 from modelbuild.spec.lock_file import render_lock
 from modelbuild.spec.numeric_class import NumericClass
@@ -75,11 +76,13 @@ def train_stage(derivation: str = "train", **metrics: float) -> LockedStage:
     )
 
 
-def evaluate_stage(derivation: str = "evaluate", **metrics: float) -> LockedStage:
+def evaluate_stage(
+    derivation: str = "evaluate", train: str = "train", **metrics: float
+) -> LockedStage:
     return LockedStage(
         derivation=digest(derivation),
         run=("python", "evaluate.py"),
-        upstream={"stages.train": "digits:train"},
+        upstream={"stages.train": Upstream(stage="digits:train", derivation=digest(train).short)},
         code=("evaluate.py",),
         claims=(a_claim(digest(derivation), **metrics),) if metrics else (),
     )

@@ -6,7 +6,7 @@ data. Code, parameters and hardware follow the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from modelbuild.errors import InvalidInputError
@@ -17,9 +17,9 @@ from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.sources.source import Resolved
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_stages
-from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
+from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage, Upstream
 from modelbuild.spec.lock_file import render_lock
-from modelbuild.spec.probes import Probes
+from modelbuild.spec.lock_tidy import tidy
 from modelbuild.spec.recipe import Recipe, Stage
 
 
@@ -227,7 +227,10 @@ def _derive_stages(
             derivation=derivation.digest,
             run=stage.run,
             reads=_reads(stage, entry),
-            upstream={name: str(each) for name, each in reads.items()},
+            upstream={
+                name: Upstream(stage=str(each), derivation=upstream[name].short)
+                for name, each in reads.items()
+            },
             code=code,
             # Claims of another derivation are stale, and stay until the stage is built anew: who
             # takes a change back has them again.
@@ -245,33 +248,6 @@ def _reads(stage: Stage, entry: LockedRecipe) -> tuple[str, ...]:
 
 def _with_stage(recipe: LockedRecipe, name: str, stage: LockedStage) -> LockedRecipe:
     return replace(recipe, stages={**recipe.stages, name: stage})
-
-
-def tidy(lock: Lock) -> Lock:
-    """Without environments and classes that nothing names, and without their probes."""
-    used = {recipe.environment for recipe in lock.recipes.values()}
-    named = {
-        numeric_class
-        for recipe in lock.recipes.values()
-        for stage in recipe.stages.values()
-        for numeric_class in stage.classes
-    }
-    return replace(
-        lock,
-        environments={key: value for key, value in lock.environments.items() if key in used},
-        classes={key: value for key, value in lock.classes.items() if key in named},
-        probes=dict(_used_probes(lock, named, used)),
-    )
-
-
-def _used_probes(
-    lock: Lock, classes: set[str], environments: set[str]
-) -> Iterator[tuple[str, dict[str, Probes]]]:
-    for key in classes.intersection(lock.probes):
-        runs = lock.probes[key].items()
-        kept = {name: each for name, each in runs if name.partition("-")[0] in environments}
-        if kept:
-            yield key, kept
 
 
 def check_current(result: LockResult, names: Collection[str]) -> None:

@@ -62,9 +62,7 @@ def _numerics(recipe: LockedRecipe) -> Mapping[str, object]:
 
 def _upstream(stage: LockedStage, lock: Lock) -> dict[str, Digest | None]:
     found: dict[str, Digest | None] = {}
-    for name, target in stage.upstream.items():
-        recipe, _, other = target.partition(":")
-        locked = lock.recipes.get(recipe)
-        upstream = locked.stages.get(other) if locked else None
+    for name, each in stage.upstream.items():
+        upstream = lock.stage(each.stage)
         found[name] = upstream.derivation if upstream else None
     return found

@@ -7,7 +7,8 @@ Content only: no timestamp, no host name, no absolute path, no URL of a package 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import isfinite
 from pathlib import PurePosixPath
 
 from modelbuild.spec.canonical import Json, canonical_digest
@@ -162,14 +163,24 @@ class LockedSeeds:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Upstream:
+    """A stage whose output another one reads, as it was when that one was locked."""
+
+    stage: str
+    """`RECIPE:STAGE`."""
+    derivation: str
+    """The beginning of its derivation's digest: `b3:` and 12 digits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LockedStage:
     derivation: Digest
     run: tuple[str, ...]
     """The command as the recipe has it."""
     reads: tuple[str, ...] = ()
     """What of the recipe it sees: `data.NAME` and `params.NAME`, sorted."""
-    upstream: Mapping[str, str] = field(default_factory=dict)
-    """The stages whose outputs it reads, as `RECIPE:STAGE`, by `stages.NAME` or `data.NAME`."""
+    upstream: Mapping[str, Upstream] = field(default_factory=dict)
+    """The stages whose outputs it reads, by `stages.NAME` or `data.NAME`."""
     code: tuple[str, ...] | None = None
     """Paths of the code that the stage sees; None: all of the recipe's."""
     claims: tuple[Claim, ...] = ()
@@ -220,6 +231,11 @@ class LockedRecipe:
     allow: tuple[str, ...] = ()
     """Non-deterministic operations that the recipe accepts, sorted."""
 
+    @property
+    def content(self) -> Digest:
+        """Of all but claims and statistics: what no merge by lines may put together."""
+        return canonical_digest(_plain(self))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lock:
@@ -230,5 +246,31 @@ class Lock:
     probes: Mapping[str, Mapping[str, Probes]] = field(default_factory=dict)
     """Evidence beside a class: what probes gave on it, by the name of their run."""
 
+    def stage(self, name: str) -> LockedStage | None:
+        """`name` is `RECIPE:STAGE`."""
+        recipe, _, stage = name.partition(":")
+        found = self.recipes.get(recipe)
+        return found.stages.get(stage) if found else None
+
     def recipe_at(self, path: PurePosixPath) -> LockedRecipe | None:
         return next((recipe for recipe in self.recipes.values() if recipe.path == path), None)
+
+
+_RESULTS = frozenset({"claims", "seeds"})
+
+
+def _plain(value: object) -> Json:
+    """As JSON, without results."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Digest | PurePosixPath):
+        return str(value)
+    if is_dataclass(value):
+        names = (each.name for each in fields(value) if each.name not in _RESULTS)
+        return {name: _plain(getattr(value, name)) for name in names}
+    if isinstance(value, float) and not isfinite(value):
+        return repr(value)  # JSON has no form for it
+    assert value is None or isinstance(value, str | int | float | bool)
+    return value

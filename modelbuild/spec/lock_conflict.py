@@ -33,16 +33,22 @@ def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
     numeric class: which of them stays is not ours to choose.
     """
     ours, theirs = (
-        _valid_parts(open_lock(text, f"{path} ({side})")) for side, text in _sides(data).items()
+        _valid_parts(open_lock(text, f"{path} ({side})", mixed=True))
+        for side, text in _sides(data).items()
     )
     recipes = _joined(ours.recipes, theirs.recipes, _agreed_recipe)
-    classes = _joined(ours.classes, theirs.classes, lambda facts, _: facts)
-    probes = _joined(ours.probes, theirs.probes, lambda our, their: {**their, **our})
+    named = joined_parts(ours, theirs)
+    return replace(
+        named, recipes={name: _on_classes(each, named.classes) for name, each in recipes.items()}
+    )
+
+
+def joined_parts(ours: Lock, theirs: Lock) -> Lock:
+    """What its content names, of both sides: all but the recipes."""
     return Lock(
         environments=_joined(ours.environments, theirs.environments, _agreed_environment),
-        recipes={name: _on_classes(recipe, classes) for name, recipe in recipes.items()},
-        classes=classes,
-        probes=probes,
+        classes=_joined(ours.classes, theirs.classes, lambda facts, _: facts),
+        probes=_joined(ours.probes, theirs.probes, lambda our, their: {**their, **our}),
     )
 
 
@@ -98,17 +104,23 @@ def _agreed_environment(ours: LockedEnvironment, theirs: LockedEnvironment) -> L
 
 
 def _agreed_recipe(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
-    def agreed_stage(our: LockedStage, their: LockedStage) -> LockedStage:
+    data = {name: data for name, data in ours.data.items() if theirs.data.get(name) == data}
+    return replace(joined_results(ours, theirs), data=data)
+
+
+def joined_results(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
+    """Ours, with the claims and statistics of the same derivations in theirs.
+
+    Raises NotReproducibleError where claims contradict each other.
+    """
+
+    def joined_stage(our: LockedStage, their: LockedStage) -> LockedStage:
         if our.derivation != their.derivation:
             return our
         claims = _all_claims(ours.name, our, their)
         return replace(our, claims=claims, seeds=_all_seeds(our, their))
 
-    return replace(
-        ours,
-        data={name: data for name, data in ours.data.items() if theirs.data.get(name) == data},
-        stages=_joined(ours.stages, theirs.stages, agreed_stage),
-    )
+    return replace(ours, stages=_joined(ours.stages, theirs.stages, joined_stage))
 
 
 def _on_classes(recipe: LockedRecipe, classes: Container[str]) -> LockedRecipe:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
+from types import MappingProxyType
 from typing import TypeVar
 
 from modelbuild.errors import InvalidInputError
@@ -39,13 +40,16 @@ _HEADER = re.compile(rf"(?P<section>{'|'.join(_SECTIONS)})\.(?P<name>[A-Za-z0-9_
 T = TypeVar("T")
 
 
-def render_lock(lock: Lock) -> bytes:
-    """The canonical bytes of a lock."""
+def render_lock(lock: Lock, in_conflict: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The canonical bytes of a lock. `in_conflict` is text in the place of further recipes."""
     lines = [_FIRST_LINE, f"schema = {SCHEMA}"]
     for key, environment in sorted(lock.environments.items()):
         lines += _environment_lines(key, environment)
-    for name, recipe in sorted(lock.recipes.items()):
-        lines += _recipe_lines(name, recipe)
+    for name in sorted({*lock.recipes, *in_conflict}):
+        if name in in_conflict:
+            lines += in_conflict[name].removesuffix("\n").split("\n")
+        else:
+            lines += _recipe_lines(name, lock.recipes[name])
     for key, facts in sorted(lock.classes.items()):
         lines += toml_table(["classes", key], dict(sorted(facts.items())))
     for key, probes in sorted(lock.probes.items()):
@@ -86,6 +90,11 @@ def _environment_lines(key: str, environment: LockedEnvironment) -> list[str]:
     return lines + toml_table([*path, "distributions"], distributions)
 
 
+def recipe_text(name: str, recipe: LockedRecipe) -> str:
+    """A recipe's tables as they stand in the lock."""
+    return "".join(f"{line}\n" for line in _recipe_lines(name, recipe))
+
+
 def _recipe_lines(name: str, recipe: LockedRecipe) -> list[str]:
     path = ["recipes", name]
     about: dict[str, Json] = {
@@ -98,6 +107,7 @@ def _recipe_lines(name: str, recipe: LockedRecipe) -> list[str]:
         "seed": recipe.seed,
         "level": recipe.level.value,
         "allow": list(recipe.allow) or None,
+        "content": recipe.content.short,
     }
     tables: dict[str, dict[str, Json]] = {
         "code": {name: _file_entry(file) for name, file in recipe.code.items()},
@@ -137,7 +147,10 @@ def _stage_lines(path: list[str], stage: LockedStage) -> list[str]:
         "derivation": str(stage.derivation),
         "run": stage.run,
         "reads": stage.reads or None,
-        "upstream": dict(sorted(stage.upstream.items())) or None,
+        "upstream": {
+            name: f"{each.stage} {each.derivation}" for name, each in sorted(stage.upstream.items())
+        }
+        or None,
         "code": None if stage.code is None else list(stage.code),
     }
     claims = {claim.numeric_class: _claim_entry(claim) for claim in stage.claims}
@@ -196,14 +209,16 @@ def parse_lock(data: bytes, path: str = "model.lock") -> Lock:
     root.finish()
     lock = Lock(environments=environments, recipes=recipes, classes=classes, probes=probes)
     _check_paths(lock, text)
+    _check_upstream(lock, text)
     return lock
 
 
-def open_lock(data: bytes, path: str = "model.lock") -> Lock:
+def open_lock(data: bytes, path: str = "model.lock", *, mixed: bool = False) -> Lock:
     """The same lock, each recipe, environment, class and its probes read when it is asked for.
 
     For the commands that need one recipe of many: `tomllib` takes a tenth of a second for a
-    megabyte. What no one asks for is not checked; `lock` and `verify` use `parse_lock`. Raises
+    megabyte. What no one asks for is not checked; `lock` and `verify` use `parse_lock`. In one
+    side of a conflict, recipes are `mixed`: a merge put entries of both sides into them. Raises
     InvalidInputError, now or on access.
     """
     text = LockText(data, path)
@@ -213,7 +228,7 @@ def open_lock(data: bytes, path: str = "model.lock") -> Lock:
     environments, recipes, classes, probes = (parts[section] for section in _SECTIONS)
 
     def read(name: str, table: Table) -> LockedRecipe:
-        return read_recipe(name, table, environments, classes)
+        return read_recipe(name, table, environments, classes, mixed=mixed)
 
     return Lock(
         environments=_Parts("environments", environments, read_environment, text),
@@ -305,3 +320,20 @@ def _check_paths(lock: Lock, text: LockText) -> None:
                 f"two recipes are locked for {recipe.path}",
                 [("found", f"{other}, {name}")],
             )
+
+
+def _check_upstream(lock: Lock, text: LockText) -> None:
+    """Each stage was locked with the stages that it reads as they are here."""
+    for name, recipe in lock.recipes.items():
+        for stage_name, stage in recipe.stages.items():
+            for each in stage.upstream.values():
+                there = lock.stage(each.stage)
+                if there is None or there.derivation.short != each.derivation:
+                    raise text.error(
+                        ("recipes", name, "stages", stage_name, "upstream"),
+                        f"{each.stage} is not as this stage was locked with: merged wrongly",
+                        [
+                            ("wanted", each.derivation),
+                            ("found", there.derivation.short if there else "no such stage"),
+                        ],
+                    )

@@ -17,6 +17,7 @@ from modelbuild.spec.lock import (
     LockedSeeds,
     LockedStage,
     LockedWheel,
+    Upstream,
 )
 from modelbuild.spec.lock_values import Table
 from modelbuild.spec.numeric_class import NumericClass
@@ -75,10 +76,19 @@ def _distribution(name: str, table: Table) -> LockedDistribution:
 
 
 def read_recipe(
-    name: str, table: Table, environments: Container[str], classes: Container[str]
+    name: str,
+    table: Table,
+    environments: Container[str],
+    classes: Container[str],
+    *,
+    mixed: bool = False,
 ) -> LockedRecipe:
-    """`environments` and `classes` are the names that the recipe may use."""
+    """`environments` and `classes` are the names that the recipe may use.
+
+    `mixed`: its entries need not be of one lock.
+    """
     code = {path: _file(file) for path, file in table.tables("code", values.relative_path)}
+    content = table.take("content", values.string)
     recipe = LockedRecipe(
         name=name,
         path=PurePosixPath(table.take("path", values.relative_path)),
@@ -102,6 +112,12 @@ def read_recipe(
             "environment",
             "names an environment that the lock does not have",
             [("found", recipe.environment)],
+        )
+    if not mixed and content != recipe.content.short:
+        raise table.error(
+            "content",
+            "not the digest of this recipe's entries: they were edited, or merged wrongly",
+            [("wanted", recipe.content.short), ("found", content)],
         )
     return recipe
 
@@ -136,7 +152,10 @@ def _stage(table: Table, code: Mapping[str, LockedFile], classes: Container[str]
         derivation=table.take("derivation", values.digest),
         run=table.take("run", values.strings),
         reads=table.maybe("reads", values.sorted_strings) or (),
-        upstream=dict(table.entries("upstream", values.string)),
+        upstream={
+            name: Upstream(stage=stage, derivation=derivation)
+            for name, (stage, derivation) in table.entries("upstream", values.upstream)
+        },
         code=table.maybe("code", values.sorted_strings),
         claims=tuple(_claim(key, claim) for key, claim in sorted(table.tables("claims"))),
         seeds={key: _seeds(seeds) for key, seeds in sorted(table.tables("seeds"))},

@@ -16,6 +16,7 @@ T = TypeVar("T")
 CONFLICT_MARKERS = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
 """In the order in which they come: ours, the common ancestor, theirs, the end."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_UPSTREAM = re.compile(r"([^ :]+:[^ :]+) (b3:[0-9a-f]{12})")
 _TOML_POSITION = re.compile(r" \(at line (\d+), column \d+\)$")
 
 
@@ -246,6 +247,14 @@ def level(value: object) -> str:
     if value not in known:
         raise ValueError(f"one of {', '.join(known)}")
     return str(value)
+
+
+def upstream(value: object) -> tuple[str, str]:
+    """A stage and the beginning of its derivation's digest."""
+    match = _UPSTREAM.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("RECIPE:STAGE, a space, b3: and 12 hexadecimal digits")
+    return match[1], match[2]
 
 
 def strings(value: object) -> tuple[str, ...]:

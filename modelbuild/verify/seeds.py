@@ -10,10 +10,10 @@ from modelbuild.build.request import BuildRequest, BuildResult
 from modelbuild.build.run import Run
 from modelbuild.build.seed_record import Spread, add_seeds, on_record
 from modelbuild.errors import ModelbuildError, NotReproducibleError, StageFailedError, UsageError
-from modelbuild.locking.lock import tidy
 from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.lock import Lock, LockedSeeds
+from modelbuild.spec.lock_tidy import tidy
 from modelbuild.spec.recipe import Recipe
 from modelbuild.spec.recipe_hardware import SEEDS
 from modelbuild.spec.seed_statistics import summarise
