@@ -694,8 +694,32 @@ def test_a_conflict_keeps_what_both_sides_agree_on(tmp_path: Path) -> None:
     for options in ([], ["--diff3"]):
         found = agreed_lock(merged(ours, base, theirs, tmp_path, *options))
         assert found.recipes["tabular"] == base.recipes["tabular"]
-        assert found.recipes["digits"] == ours.recipes["digits"]
-        assert found.environments == {**ours.environments, **theirs.environments}
+        digits = found.recipes["digits"]
+        expected = ours.recipes["digits"]
+        assert digits == replace(expected, environment=digits.environment, requires=())
+        both = {**ours.environments, **theirs.environments}
+        # The package that both moved is to be resolved again.
+        pins = an_environment(a_wheel("numpy", "2.3.1"))
+        assert found.environments == {**both, digits.environment: pins}
+
+
+def test_packages_that_one_side_moved_stay_as_that_side_has_them(tmp_path: Path) -> None:
+    def with_versions(**versions: str) -> Lock:
+        wheels = [a_wheel(name, version) for name, version in sorted(versions.items())]
+        found = an_environment(*wheels)
+        return Lock(environments={found.key: found}, recipes={"digits": a_recipe("digits", found)})
+
+    base = with_versions(a="1", b="1", c="1", d="1")
+    ours = with_versions(a="2", b="1", c="2", e="1")
+    theirs = with_versions(a="1", b="2", c="3", d="1")
+    data = merged(ours, base, theirs, tmp_path, "--diff3")
+    found = agreed_lock(data)
+    pins = found.environments[found.recipes["digits"].environment]
+    assert [(wheel.name, wheel.version) for wheel in pins.wheels] == [
+        ("a", "2"),
+        ("b", "2"),
+        ("e", "1"),
+    ]
 
 
 def test_a_conflict_between_claims_of_two_classes_keeps_both(tmp_path: Path) -> None:

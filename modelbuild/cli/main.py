@@ -26,6 +26,7 @@ COMMANDS = {
     "report": "write a page about recipes: verification, lineage, curves, history, packages",
     "compare": "compare the metrics of two recipes, on the same seeds",
     "ci": "check a change: lock, difference, and what this machine can build",
+    "git": "have git merge and show model.lock recipe by recipe",
     "log": "show what a stage printed",
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",

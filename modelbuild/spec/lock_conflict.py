@@ -25,21 +25,42 @@ def agreed_lock(data: bytes, path: str = "model.lock") -> Lock:
     """What can be kept of a lock with conflict markers, as the previous lock for `lock`.
 
     Environments are kept from both sides: their names tell their content. Of a recipe in which
-    the sides differ, data stays where both have the same, and claims of the same derivation
-    come from both, as do statistics over seeds, of which those of more seeds stay. A part that
-    the merge has made invalid is left out.
+    the sides differ, data stays where both have the same, a package where both have the same or
+    only one side moved it, and claims of the same derivation come from both, as do statistics
+    over seeds, of which those of more seeds stay. A part that the merge has made invalid is left
+    out.
 
     Raises NotReproducibleError where the sides claim different outputs of one derivation on one
     numeric class: which of them stays is not ours to choose.
     """
+    sides = _sides(data)
     ours, theirs = (
-        _valid_parts(open_lock(text, f"{path} ({side})", mixed=True))
-        for side, text in _sides(data).items()
+        _valid_parts(open_lock(sides[side], f"{path} ({side})", mixed=True))
+        for side in ("ours", "theirs")
     )
-    recipes = _joined(ours.recipes, theirs.recipes, _agreed_recipe)
+    base = _ancestor(sides["base"], path)
     named = joined_parts(ours, theirs)
+    environments = dict(named.environments)
+
+    def agreed(our: LockedRecipe, their: LockedRecipe) -> LockedRecipe:
+        recipe = _agreed_recipe(our, their)
+        if our.environment == their.environment:
+            return recipe
+        before = base.recipes.get(our.name)
+        pins = _agreed_pins(
+            ours.environments[our.environment],
+            base.environments[before.environment] if before else None,
+            theirs.environments[their.environment],
+        )
+        environments[pins.key] = pins
+        # Requirements that no recipe has: what is missing among the pins is resolved again.
+        return replace(recipe, environment=pins.key, requires=())
+
+    recipes = _joined(ours.recipes, theirs.recipes, agreed)
     return replace(
-        named, recipes={name: _on_classes(each, named.classes) for name, each in recipes.items()}
+        named,
+        environments=environments,
+        recipes={name: _on_classes(each, named.classes) for name, each in recipes.items()},
     )
 
 
@@ -57,9 +78,12 @@ def has_conflict(data: bytes) -> bool:
 
 
 def _sides(data: bytes) -> dict[str, bytes]:
-    """The text as each side has it. Git may also show the common ancestor, between | and =."""
-    sides: dict[str, list[bytes]] = {"ours": [], "theirs": []}
-    inside = dict(zip(CONFLICT_MARKERS, (["ours"], [], ["theirs"], list(sides)), strict=True))
+    """The text as each side has it, and the common ancestor, where it stands between | and =.
+
+    Where it does not, what stands for it has only what is not in conflict.
+    """
+    sides: dict[str, list[bytes]] = {"ours": [], "base": [], "theirs": []}
+    inside = dict(zip(CONFLICT_MARKERS, (*([side] for side in sides), list(sides)), strict=True))
     now = list(sides)
     for line in data.splitlines(keepends=True):
         if line.startswith(CONFLICT_MARKERS):
@@ -68,6 +92,14 @@ def _sides(data: bytes) -> dict[str, bytes]:
             for side in now:
                 sides[side].append(line)
     return {side: b"".join(lines) for side, lines in sides.items()}
+
+
+def _ancestor(text: bytes, path: str) -> Lock:
+    """Empty where the markers do not show it: then the text is not one of a lock."""
+    try:
+        return _valid_parts(open_lock(text, f"{path} (base)", mixed=True))
+    except InvalidInputError:
+        return Lock()
 
 
 def _valid_parts(lock: Lock) -> Lock:
@@ -101,6 +133,21 @@ def _joined(
 def _agreed_environment(ours: LockedEnvironment, theirs: LockedEnvironment) -> LockedEnvironment:
     accepted = {*ours.interpreters, *theirs.interpreters}
     return replace(ours, interpreters=tuple(sorted(accepted)))
+
+
+def _agreed_pins(
+    ours: LockedEnvironment, base: LockedEnvironment | None, theirs: LockedEnvironment
+) -> LockedEnvironment:
+    """Packages that both have, or that one side alone moved; those that both moved are left out."""
+    our, their = ({wheel.name: wheel for wheel in each.wheels} for each in (ours, theirs))
+    before = {wheel.name: wheel for wheel in base.wheels} if base else {}
+    pins = []
+    for name in sorted({*our, *their}):
+        known, one, other = before.get(name), our.get(name), their.get(name)
+        chosen = other if one == known else one if one == other or other == known else None
+        if chosen is not None:
+            pins.append(chosen)
+    return replace(ours, wheels=tuple(pins))
 
 
 def _agreed_recipe(ours: LockedRecipe, theirs: LockedRecipe) -> LockedRecipe:
