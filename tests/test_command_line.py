@@ -126,7 +126,7 @@ def test_an_unknown_command_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_unknown_option_is_exit_code_2(name: str) -> None:
-    required = {"export": ["a", "b"]}.get(name, ["a"] if name in ONE_TARGET else [])
+    required = {"export": ["a", "b"], "git": ["install"]}.get(name, ["a"] if name in ONE_TARGET else [])
     ran = command(name, *required, "--frobnicate")
     assert ran.code == 2
     assert ran.out == ""
