@@ -109,6 +109,7 @@ def test_version() -> None:
     assert command("--version") == Ran(0, f"modelbuild {version('modelbuild')}\n", "")
 
 
+REQUIRED = {"export": ["a", "b"], "git": ["install"]}
 ONE_TARGET = ("log", "why", "history", "show", "compare")
 
 
@@ -126,7 +127,7 @@ def test_an_unknown_command_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_unknown_option_is_exit_code_2(name: str) -> None:
-    required = {"export": ["a", "b"], "git": ["install"]}.get(name, ["a"] if name in ONE_TARGET else [])
+    required = ["a"] if name in ONE_TARGET else REQUIRED.get(name, [])
     ran = command(name, *required, "--frobnicate")
     assert ran.code == 2
     assert ran.out == ""

@@ -87,7 +87,7 @@ def _environment(report: RecipeReport) -> Node:
 
 def _upstream(report: RecipeReport) -> Iterator[Node]:
     """Stages of other recipes."""
-    names = {each for stage in report.stages for each in stage.locked.upstream.values()}
+    names = {each.stage for stage in report.stages for each in stage.locked.upstream.values()}
     for name in sorted(names):
         recipe, _, stage = name.partition(":")
         if recipe != report.name:
@@ -103,7 +103,7 @@ def _stage(report: RecipeReport, locked: LockedRecipe, stage: StageReport) -> No
         group, _, name = each.partition(".")
         reads += [anchor(own, "data", name)] if group == "data" and name in locked.data else []
     for each in stage.locked.upstream.values():
-        recipe, _, name = each.partition(":")
+        recipe, _, name = each.stage.partition(":")
         kind = (own, "output", name) if recipe == own else (own, "upstream", recipe, name)
         reads.append(anchor(*kind))
     return Node(
