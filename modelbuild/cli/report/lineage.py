@@ -102,8 +102,8 @@ def _stage(report: RecipeReport, locked: LockedRecipe, stage: StageReport) -> No
     for each in stage.locked.reads:
         group, _, name = each.partition(".")
         reads += [anchor(own, "data", name)] if group == "data" and name in locked.data else []
-    for each in stage.locked.upstream.values():
-        recipe, _, name = each.stage.partition(":")
+    for upstream in stage.locked.upstream.values():
+        recipe, _, name = upstream.stage.partition(":")
         kind = (own, "output", name) if recipe == own else (own, "upstream", recipe, name)
         reads.append(anchor(*kind))
     return Node(

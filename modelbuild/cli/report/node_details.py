@@ -46,8 +46,8 @@ def _contents(report: RecipeReport, on_page: Collection[str]) -> Iterator[Detail
     for stage in report.stages:
         yield anchor(report.name, "stage", stage.id.stage), _stage(stage)
         yield anchor(report.name, "output", stage.id.stage), _output(stage)
-        for each in stage.locked.upstream.values():
-            recipe, _, own = each.stage.partition(":")
+        for upstream in stage.locked.upstream.values():
+            recipe, _, own = upstream.stage.partition(":")
             yield anchor(report.name, "upstream", recipe, own), _upstream(recipe, own, on_page)
 
 
