@@ -207,6 +207,55 @@ def test_a_training_that_ends_before_the_step_is_recorded_so_far(trainings: Trai
     assert not list(trace.glob("operations-*"))
 
 
+CHANGES = """
+import runpy, sys, torch
+memory = runpy.run_path(sys.argv[1])["Memory"](torch)
+
+def seen(change, dtype, size=100_003):
+    values = torch.randn(size, dtype=torch.float64).to(dtype)
+    other = change(values.clone())
+    assert not values.equal(other)
+    digests = [memory.digest(each.data_ptr(), each.nbytes) for each in (values, values, other)]
+    return digests[0] == digests[1] != digests[2]
+
+def negate(*places):
+    def change(values):
+        values[list(places)] *= -1
+        return values
+    return change
+
+def swap(one, other):
+    def change(values):
+        values[[one, other]] = values[[other, one]]
+        return values
+    return change
+
+class Listening(torch.overrides.TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        raise AssertionError(function)
+
+values = torch.ones(100_000)
+address, size, found = values.data_ptr(), values.nbytes, []
+with Listening():
+    memory.digest(address, size)
+for dtype in (torch.float64, torch.float32, torch.bfloat16):
+    for change in (
+        negate(0), negate(5), negate(5, 7), negate(5, 7, 9, 11), negate(1, 1025), negate(-1),
+        swap(5, 7), swap(0, 4096), swap(5, 60_000), lambda values: values.flip(0),
+        lambda values: values.roll(1), lambda values: values.roll(1024), lambda values: -values,
+    ):
+        found.append(seen(change, dtype))
+print(len(found), all(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_digest_sees_moved_values_and_changed_signs(torch_stage: Stage) -> None:  # noqa: F811
+    done = torch_stage.run("-c", CHANGES, str(RUNTIME / "tensor_digests.py"))
+    assert (done.stderr, done.stdout) == ("", "39 True\n")
+
+
 # Recordings
 
 

@@ -1,8 +1,8 @@
 """Records every operation of one step, for `modelbuild verify --explain`; loaded in its runs only.
 
 1. From the end of the step before, a dispatch mode sees every operation of torch: its name, the
-   line of the user's code, what went in and what came out, as CRCs that depend on the position of
-   every byte. A backward operation has the line of its forward, found by autograd's sequence
+   line of the user's code, what went in and what came out, as digests that depend on the position
+   of every byte. A backward operation has the line of its forward, found by autograd's sequence
    number.
 2. What draws from a generator has the generator's state among its inputs.
 3. At the end of the step the recording is written into the trace folder, and the process ends.
@@ -183,7 +183,8 @@ class Recorder:
         event: dict[str, Any] = {"op": "DataLoader.__next__", "line": line, "phase": "data"}
         event["inputs"] = []
         event["random"] = self.around.random_states()
-        self.take_out(event, self.flat(batch))
+        with self.torch._C._DisableTorchDispatch():
+            self.take_out(event, self.flat(batch))
 
 
 class Window:

@@ -48,21 +48,14 @@ class Around:
         self.events: list[dict[str, Any]] = []
         self.listings: list[dict[str, Any]] = []
         self.clocks: deque[tuple[str, str, int, int]] = deque(maxlen=LAST_CLOCKS)
-        self.kinds: dict[str, str] = {}
-
-    def kind(self, filename: str) -> str:
-        """Whether a file is the user's, or which part of the libraries it belongs to."""
-        found = self.kinds.get(filename)
-        if found is None:
-            found = self.kinds[filename] = _kind(filename)
-        return found
+        self.kinds = Kinds()
 
     def line(self, frame: Any) -> tuple[str | None, str]:
         """The innermost line outside the libraries, and the phase of training it is in."""
-        phase = USERS
+        phase, kinds = USERS, self.kinds
         while frame is not None:
             filename = frame.f_code.co_filename
-            kind = self.kind(filename)
+            kind = kinds[filename]
             if kind == USERS:
                 return self.shown(filename, frame.f_lineno), phase
             if kind != LIBRARY:
@@ -149,8 +142,6 @@ class Around:
         path = f"{ROOT}/trace/operations-{self.lineage.place}.jsonl"
         with open(path + ".part", "w", encoding="utf-8") as file:
             file.writelines(json.dumps(each) + "\n" for each in records)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(path + ".part", path)
 
 
@@ -170,9 +161,17 @@ class Clock:
         frame = sys._getframe(1)
         filename = frame.f_code.co_filename
         around = self.around
-        if around.kind(filename) == USERS:
+        if around.kinds[filename] == USERS:
             around.clocks.append((self.__name__, filename, frame.f_lineno, len(around.events)))
         return self.plain()
+
+
+class Kinds(dict):  # type: ignore[type-arg]  # Python 3.8
+    """Whether a file is the user's, or which part of the libraries it belongs to."""
+
+    def __missing__(self, filename: str) -> str:
+        kind = self[filename] = _kind(filename)
+        return kind
 
 
 def _kind(filename: str) -> str:

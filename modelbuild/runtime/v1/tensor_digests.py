@@ -1,4 +1,4 @@
-"""Digests of tensors for the recorder of operations: CRCs that depend on every byte's position."""
+"""Digests of tensors for the recorder of operations: they depend on every byte and its position."""
 
 from __future__ import annotations
 
@@ -12,6 +12,42 @@ if TYPE_CHECKING:
 
 ALWAYS_READ_BYTES = 1 << 15
 """Up to this size a digest costs less than an operation, and is taken anew each time."""
+ROW = 1024
+"""Words of 8 bytes that are summed up together."""
+
+
+class Memory:
+    """Digests of memory: of what is small its CRC-32, which is slow for what is large.
+
+    There every row is multiplied by fixed odd weights and summed up modulo 2**64 by torch, once in
+    words of 8 bytes from the first byte on and once from the fifth: the upper bits of a product
+    don't depend on the lower ones of its weight, so that of a word's upper half two changed signs
+    could cancel. The sums' CRC-32 is the digest.
+    """
+
+    def __init__(self, torch: Any) -> None:
+        self.torch = torch
+        seen = bytearray(import_module("hashlib").shake_128(b"weights").digest(ROW * 8))
+        seen[::8] = bytes(each | 1 for each in seen[::8])
+        self.weights = torch.frombuffer(seen, dtype=torch.int64).clone()
+        self.digest(self.weights.data_ptr(), 2 * ALWAYS_READ_BYTES)  # what torch loads for it
+
+    def digest(self, address: int, size: int) -> int:
+        if not size:
+            return 0
+        memory = (ctypes.c_char * size).from_address(address)
+        if size <= ALWAYS_READ_BYTES:
+            return crc32(memory)
+        rows = (size - 4) // (ROW * 8)
+        crc = crc32(memoryview(memory)[rows * ROW * 8 :])
+        with self.torch._C.DisableTorchFunction():  # the user's modes don't see it
+            for offset in (0, 4):
+                words = self.torch.frombuffer(
+                    memory, dtype=self.torch.int64, count=rows * ROW, offset=offset
+                )
+                sums = words.view(rows, ROW).mv(self.weights)
+                crc = crc32((ctypes.c_char * (rows * 8)).from_address(sums.data_ptr()), crc)
+        return crc
 
 
 class Storage:
@@ -28,7 +64,7 @@ class Storage:
 
 
 class Digests:
-    """CRCs of tensors.
+    """Digests of tensors.
 
     That of a large tensor is kept until an operation writes to its storage; what is written past
     torch, such as through `numpy()`, is seen in small ones only.
@@ -36,6 +72,9 @@ class Digests:
 
     def __init__(self, torch: Any) -> None:
         self.torch = torch
+        self.memory = Memory(torch)
+        self.shapes: dict[Any, int] = {}
+        """CRCs of the shapes that the whole of a storage was seen in."""
         self.known: dict[int, Storage] = {}
         self.nowhere = Storage(None)
         """Of a tensor without memory of its own, such as a subclass that wraps others."""
@@ -60,7 +99,7 @@ class Digests:
             return
         storage.digests.clear()
         storage.source = by
-        if tensor.numel() * tensor.element_size() >= tensor.untyped_storage().nbytes():
+        if tensor.nbytes >= tensor.untyped_storage().nbytes():
             storage.fresh = None
 
     def of(self, tensor: Any, storage: Storage, *, anew: bool = False) -> int:
@@ -68,21 +107,27 @@ class Digests:
             return self._sparse(tensor)
         if storage is self.nowhere:
             return 0
-        size = tensor.numel() * tensor.element_size()
-        kept = not (anew or size <= ALWAYS_READ_BYTES)
+        size = tensor.nbytes
         memory = tensor.untyped_storage()
-        if size == memory.nbytes() and tensor.is_cpu and not tensor.is_neg():
-            # All views of the whole share one reading, told apart by their shapes.
-            whole = storage.digests.get("whole") if kept else None
-            if whole is None:
-                whole = storage.digests["whole"] = _of_memory(memory.data_ptr(), size)
-            shape = (tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.is_conj())
-            return crc32(repr(shape).encode(), whole)
+        kept = not anew and size > ALWAYS_READ_BYTES
+        whole = storage.digests.get("whole") if kept else None
+        if whole is None and size == memory.nbytes() and tensor.is_cpu and not tensor.is_neg():
+            whole = storage.digests["whole"] = self.memory.digest(memory.data_ptr(), size)
+        if whole is not None:  # all views share one reading, told apart by their shapes
+            return whole ^ self._shape(tensor)
         key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
         digest = storage.digests.get(key) if kept else None
         if digest is None:
             digest = storage.digests[key] = self.read(tensor)
         return digest
+
+    def _shape(self, tensor: Any) -> int:
+        offset, bits = tensor.storage_offset(), (tensor.is_conj(), tensor.is_neg())
+        shape = (tensor.shape, tensor.stride(), offset, tensor.dtype, bits)
+        crc = self.shapes.get(shape)
+        if crc is None:
+            crc = self.shapes[shape] = crc32(repr(shape).encode())
+        return crc
 
     def _sparse(self, tensor: Any) -> int:
         if tensor.layout is not self.torch.sparse_coo:
@@ -92,15 +137,11 @@ class Digests:
 
     def read(self, tensor: Any) -> int:
         """The digest of what it holds now, in the order of its indices."""
-        size = tensor.numel() * tensor.element_size()
+        size = tensor.nbytes
         if size == 0 or tensor.device.type == "meta":
             return 0
         tensor = tensor.cpu().resolve_neg().resolve_conj().contiguous()
-        return _of_memory(tensor.data_ptr(), size)
-
-
-def _of_memory(address: int, size: int) -> int:
-    return crc32((ctypes.c_char * size).from_address(address)) if size else 0
+        return self.memory.digest(tensor.data_ptr(), size)
 
 
 class Flat:
