@@ -62,12 +62,11 @@ KNOBS = {
             vanishes="when all listings of folders are sorted",
             cause="the order in which a folder is listed",
         ),
-        Knob(name="onednn", vanishes="without oneDNN", cause="a kernel of oneDNN"),
     )
 }
 
 _BY_WHAT = {
-    "result": ("threads", "deterministic", "memory", "onednn"),
+    "result": ("threads", "deterministic", "memory"),
     "batch": ("workers", "clock", "listings", "threads"),
     "listing": ("listings",),
     "random numbers": ("clock", "workers", "listings"),

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 KIND, FAULT, SIDE = sys.argv[1], sys.argv[2], int(sys.argv[3])
 STEP, STEPS, BATCH, FEATURES, CLASSES = 3, 5, 8, 64, 4
-WORKERS = 2 if FAULT == "worker seed" else 0
+WORKERS = 2 if FAULT in ("worker seed", "worker race") else 0
 FILES = os.environ["FILES"]
 
 
@@ -45,11 +45,17 @@ class Samples(Dataset):
         generator = torch.Generator().manual_seed(5)
         self.values = torch.randn(BATCH * STEPS, FEATURES, generator=generator)
         self.noise = np.random.default_rng(1)
+        self.made = torch.multiprocessing.Value("i", 0)
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if FAULT == "worker race":
+            time.sleep(time.time_ns() // 1000 % 5 / 1000)
+            with self.made:
+                self.made.value += 1
+            return self.values[index] + self.made.value, index % CLASSES
         noise = torch.from_numpy(self.noise.normal(0, 0.1, FEATURES).astype(np.float32))
         return self.values[index] + noise, index % CLASSES
 
@@ -144,6 +150,15 @@ def race(hidden: torch.Tensor) -> torch.Tensor:
     return (hidden[picked] * weights).sum() * 1e-6  # FAULT atomic add
 
 
+def stubborn_race(hidden: torch.Tensor) -> torch.Tensor:
+    """As `race`, with threads that are set past torch's own function."""
+    picked = torch.arange(100_000) % BATCH
+    weights = torch.sin(torch.arange(3_200_000.0)).view(-1, 32)
+    torch._C.set_num_threads(2)
+    torch.use_deterministic_algorithms(False)
+    return (hidden[picked] * weights).sum() * 1e-6  # FAULT stubborn race
+
+
 def uninitialised(step: int) -> torch.Tensor:
     buffer = torch.empty(32)
     junk = 1.0 if faulty("uninitialised buffer", step) else 0.0
@@ -200,11 +215,13 @@ def main() -> None:
     )
     batches = iter(loader)
     for step in range(1, STEPS + 1):
-        values, labels = next(batches)  # FAULT swapped pair, worker seed
+        values, labels = next(batches)  # FAULT swapped pair, worker seed, worker race
         hidden = forward(model, values, step)
         loss = F.cross_entropy(head(hidden), labels)
         if FAULT == "atomic add" and step == STEP:
             loss = loss + race(hidden)
+        if FAULT == "stubborn race" and step == STEP:
+            loss = loss + stubborn_race(hidden)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

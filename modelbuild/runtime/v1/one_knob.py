@@ -93,10 +93,6 @@ def fill_memory(torch: Any) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
-def no_onednn(torch: Any) -> None:
-    torch._C._set_mkldnn_enabled(False)
-
-
 def no_workers(_: Any) -> None:
     """`DataLoader` makes its batches in the process itself."""
     loader = import_module("torch.utils.data").DataLoader
@@ -124,7 +120,6 @@ AFTER_TORCH: dict[str, Callable[[Any], None]] = {
     "threads": one_thread,
     "deterministic": deterministic,
     "memory": fill_memory,
-    "onednn": no_onednn,
     "workers": no_workers,
 }
 
