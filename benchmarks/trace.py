@@ -7,12 +7,14 @@ two: the worst case, since what is recorded of a step takes nearly the same time
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 from measure import ROUND, TOOL, Bench, Budget, Case, Command
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NOT, EVERY = "trace-every = 0", "trace-every = 1"
+SETTING_UP = "first"
 
 TINY = """\
 schema = 1
@@ -77,14 +79,37 @@ def recipe(bench: Bench, name: str, every: str) -> Path:
 
 def compare(bench: Bench, name: str, length: str, count: int) -> None:
     build: Command = [TOOL, "build", "--no-link"]
-    settings = ["--set", f"params.{length}={bench.scaled(count)}", "--set", f"params.run={ROUND}"]
+    title = f"{name}, {length} = {bench.scaled(count)}"
+    if not bench.wants(title):
+        return
     cases = []
     for every in (NOT, EVERY):
         folder = recipe(bench, name, every)
-        bench.set_up([*build, "--set", f"params.{length}=1"], folder)
-        cases.append(Case(name=every, command=[*build, *settings], folder=folder))
+        # The stride is no part of a derivation: without a label of its own, the second case would
+        # find the first one's output valid and train nothing.
+        label = f"every-{every[-1]}"
+        bench.set_up(settings(build, length, 1, f"{label}-{SETTING_UP}"), folder)
+        check_recorded(bench, name, every)
+        command = settings(build, length, bench.scaled(count), f"{label}-{ROUND}")
+        cases.append(Case(name=every, command=command, folder=folder))
     budget = Budget(case=EVERY, says="1.02 x without", limit=lambda medians: 1.02 * medians[NOT])
-    bench.group(f"{name}, {length} = {bench.scaled(count)}", cases, budget)
+    bench.group(title, cases, budget)
+
+
+def settings(build: Command, length: str, count: int, run: str) -> Command:
+    return [*build, "--set", f"params.{length}={count}", "--set", f"params.run={run}"]
+
+
+def check_recorded(bench: Bench, name: str, every: str) -> None:
+    """Stop unless the last build trained, and recorded what its case says."""
+    logs = sorted(
+        bench.store.glob(f"logs/*/{name}/train/*.log"), key=lambda log: log.stat().st_mtime
+    )
+    if not logs:
+        sys.exit(f"{name}, {every}: nothing was trained")
+    recorded = bool(list(logs[-1].with_suffix(".trace").glob("steps-*.bin")))
+    if recorded != (every == EVERY) or len(logs) != (2 if every == EVERY else 1):
+        sys.exit(f"{name}, {every}: {len(logs)} trainings, the last one recorded: {recorded}")
 
 
 def main() -> None:
