@@ -27,8 +27,11 @@ def run(arguments: Sequence[str]) -> int:
         "A command after -- is run once, and the recipe written from what it reads and writes.",
         "modelbuild init -- python train.py --epochs 1",
     )
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="FOLDER")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER")
     parser.add_argument("--script", help="the training script, where there are several")
+    parser.add_argument(
+        "--from", type=Path, metavar="FILE", dest="source", help="a dvc.yaml or requirements.txt"
+    )
     parser.add_argument("--name", help="the recipe's name; default: the folder's")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -37,12 +40,16 @@ def run(arguments: Sequence[str]) -> int:
         parser.error("there is no command after --")
     if command and options.script:
         parser.error("--script and a command exclude each other")
-    prefix = active_environment(options.folder, os.environ)
+    if command and options.source:
+        parser.error("--from and a command exclude each other")
+    folder = options.folder or (options.source.parent if options.source else Path())
+    prefix = active_environment(folder, os.environ)
     report = init(
         InitRequest(
-            folder=options.folder,
+            folder=folder,
             script=options.script,
             command=command,
+            source=options.source,
             name=options.name,
             prefix=prefix,
             python=python_of(prefix),

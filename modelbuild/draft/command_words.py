@@ -32,6 +32,10 @@ class Argument:
             return (value,)
         return (f"{self.flag}={value}",) if self.joined else (self.flag, value)
 
+    @property
+    def all_words(self) -> tuple[str, ...]:
+        return (self.flag or "",) if self.value is None else self.words(self.value)
+
 
 def arguments(words: Sequence[str], options: Sequence[Option]) -> list[Argument]:
     """All that was given; then the script's other options, with their defaults."""

@@ -28,7 +28,7 @@ def run_where_it_is_used_to(
     for path in in_folders(loose, listed, found.code):
         name = draft.data_name(path)
         if _knows(draft, f"MODELBUILD_DATA_{variable_suffix(name)}") or path[:2] == "..":
-            draft.listed.append(name)
+            draft.stage.listed.append(name)
         else:
             links.append((name, path))
     written = set() if _knows(draft, "MODELBUILD_OUT") else _fixed_outputs(found, outputs)
@@ -46,22 +46,39 @@ def _knows(draft: Draft, variable: str) -> bool:
 
 
 def _run_in_copy(draft: Draft, links: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
-    steps = [f"cp -R --no-preserve=mode . {_COPY}", f"cd {_COPY}"]
-    folders = sorted({os.path.dirname(path) for _, path in links} - {""})
-    if folders:
-        steps.append(f"mkdir -p {' '.join(map(_quoted, folders))}")
-    steps += [f'ln -s "{{data.{name}}}" {_quoted(path)}' for name, path in links]
-    steps.append('"$@"')
-    if outputs:
-        steps.append(f"cp -R --parents {' '.join(map(_quoted, outputs))} {{out}}")
-    draft.command = [("sh", "-c", " && ".join(steps), "sh"), *draft.command]
+    places = [(f"{{data.{name}}}", path) for name, path in links]
+    steps = in_copy(places, '"$@"', outputs)
+    draft.stage.command = [("sh", "-c", steps, "sh"), *draft.stage.command]
     does = [word for word, used in (("reads", links), ("writes", outputs)) if used]
-    draft.about_run = (
+    draft.stage.about_run = (
         f"{draft.script.path} {' and '.join(does)} at fixed places. So it runs in a copy "
         "of its code, in which data is linked, and what it writes is kept in the end. To do "
         'without, let it read os.environ["MODELBUILD_DATA_<NAME>"], and write below '
         'os.environ["MODELBUILD_OUT"].'
     )
+
+
+def in_copy(
+    links: Sequence[tuple[str, str]],
+    command: str,
+    outputs: Sequence[str],
+    expected: Sequence[str] = (),
+) -> str:
+    """Shell that runs a command in a copy of the code.
+
+    `links` are what a placeholder names and where it is looked for; `outputs` are kept, `expected`
+    are those whose folders must be there first.
+    """
+    steps = [f"cp -R --no-preserve=mode . {_COPY}", f"cd {_COPY}"]
+    places = [*(path for _, path in links), *expected]
+    folders = sorted({os.path.dirname(path) for path in places} - {""})
+    if folders:
+        steps.append(f"mkdir -p {' '.join(map(_quoted, folders))}")
+    steps += [f'ln -s "{what}" {_quoted(path)}' for what, path in links]
+    steps.append(command)
+    if outputs:
+        steps.append(f"cp -R --parents {' '.join(map(_quoted, outputs))} {{out}}")
+    return " && ".join(steps)
 
 
 def leave_out_events(draft: Draft, found: SeenFiles) -> None:
@@ -70,12 +87,12 @@ def leave_out_events(draft: Draft, found: SeenFiles) -> None:
     if not any(name.startswith(_OF_TENSORBOARD) for name in names):
         return
     clean = f"find {{out}} -name '{_OF_TENSORBOARD}*' -delete"
-    if draft.about_run:
-        shell, option, steps, *rest = draft.command[0]
-        draft.command[0] = (shell, option, f"{steps} && {clean}", *rest)
+    if draft.stage.about_run:
+        shell, option, steps, *rest = draft.stage.command[0]
+        draft.stage.command[0] = (shell, option, f"{steps} && {clean}", *rest)
     else:
-        draft.command.insert(0, ("sh", "-c", f'"$@" && {clean}', "sh"))
-    draft.about_run += (
+        draft.stage.command.insert(0, ("sh", "-c", f'"$@" && {clean}', "sh"))
+    draft.stage.about_run += (
         " TensorBoard's files are removed in the end: time and host are in them, so that no "
         "two builds would be the same."
     )

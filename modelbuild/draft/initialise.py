@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from modelbuild.draft.dvc import read_pipeline
+from modelbuild.draft.from_dvc import draft_dvc
 from modelbuild.draft.module_names import Installed
 from modelbuild.draft.observe import observe
 from modelbuild.draft.observed import draft_observed
@@ -43,6 +45,8 @@ class InitRequest:
     """Relative to the folder; None: the one that there is."""
     command: tuple[str, ...] = ()
     """Run it in the folder, and write the recipe from what is seen of it."""
+    source: Path | None = None
+    """A dvc.yaml or a list of requirements to begin with."""
     name: str | None = None
     """None: that of the folder."""
     prefix: Path | None = None
@@ -73,6 +77,8 @@ def init(request: InitRequest) -> InitReport:
     folder = request.folder.resolve()
     path = folder / RECIPE_NAME
     _check_folder(request.folder, path)
+    if request.source is not None:
+        _check_source(request.source, folder)
     workspace = Workspace.around(folder)
     files = dict(_python_files(folder))
     around = Surroundings(
@@ -82,18 +88,7 @@ def init(request: InitRequest) -> InitReport:
         device="cuda" if request.has_gpu else "cpu",
         threads=request.threads,
     )
-    name = _name(request, folder)
-    place = workspace.relative(folder) / RECIPE_NAME
-    if request.command:
-        seen = observe(request.command, folder, workspace.root)
-        # Read again: what the command wrote may be code that it ran.
-        around = replace(around, files=dict(_python_files(folder)))
-        drafted = draft_observed(request.command, seen, around)
-        text = recipe_text(name, drafted, observed_packages(drafted, folder, seen))
-        recipe = parse_recipe(text.encode(), place)
-    else:
-        drafted = draft(_chosen_script(request, folder, files), around)
-        text, recipe = _recipe(drafted, request, name, workspace)
+    drafted, text, recipe = _drafted(request, around, workspace)
     told = _tell_git(workspace.root)
     # Last: where something fails before, there is no recipe, and `init` can be run again.
     write_atomically(path, text.encode())
@@ -102,8 +97,48 @@ def init(request: InitRequest) -> InitReport:
         path=path,
         script=drafted.script.path,
         written=(path, *told),
-        notes=tuple(drafted.notes),
+        notes=drafted.notes,
     )
+
+
+def _drafted(
+    request: InitRequest, around: Surroundings, workspace: Workspace
+) -> tuple[Draft, str, Recipe]:
+    """The draft, and the recipe as text and as what that says."""
+    folder = around.folder
+    if request.command:
+        seen = observe(request.command, folder, workspace.root)
+        # Read again: what the command wrote may be code that it ran.
+        around = replace(around, files=dict(_python_files(folder)))
+        drafted = draft_observed(request.command, seen, around)
+        packages = observed_packages(drafted, folder, seen)
+        text = recipe_text(_name(request, folder), drafted, packages)
+        place = workspace.relative(folder) / RECIPE_NAME
+        return drafted, text, parse_recipe(text.encode(), place)
+    if request.source is not None and is_pipeline(request.source):
+        drafted = draft_dvc(read_pipeline(request.source), request.source, around)
+    else:
+        drafted = draft(_chosen_script(request, folder, around.files), around)
+    return drafted, *_recipe(drafted, request, workspace)
+
+
+def is_pipeline(source: Path) -> bool:
+    return source.suffix in (".yaml", ".yml")
+
+
+def _check_source(source: Path, folder: Path) -> None:
+    if not source.is_file():
+        raise UsageError(f"--from {source}: there is no such file")
+    if not is_pipeline(source) and source.suffix not in (".txt", ".in"):
+        raise UsageError(
+            f"--from {source}: it is not known how to begin with this",
+            facts=[("wanted", "dvc.yaml, or requirements.txt")],
+        )
+    if is_pipeline(source) and source.parent.resolve() != folder.resolve():
+        raise UsageError(
+            f"--from {source}: the recipe of a dvc.yaml lies beside it",
+            hint=f"modelbuild init {source.parent} --from {source}",
+        )
 
 
 def _check_folder(folder: Path, recipe: Path) -> None:
@@ -208,27 +243,28 @@ def _named_script(text: str, folder: Path, files: Mapping[str, bytes]) -> str:
 # -- the recipe -----------------------------------------------------------------------------------
 
 
-def _recipe(
-    drafted: Draft, request: InitRequest, name: str, workspace: Workspace
-) -> tuple[str, Recipe]:
+def _recipe(drafted: Draft, request: InitRequest, workspace: Workspace) -> tuple[str, Recipe]:
     """The text, and what it says; a list of packages that can't be used is not named."""
     folder = request.folder.resolve()
+    name, place = _name(request, folder), workspace.relative(folder) / RECIPE_NAME
     installed = Installed.below(request.prefix) if request.prefix else Installed()
     imported = imported_packages(drafted, folder, installed, request.python)
-    listed = listed_packages(folder, imported)
-    path = workspace.relative(folder) / RECIPE_NAME
+    own = request.source if request.source and request.source.suffix == ".txt" else None
+    listed = listed_packages(folder, imported, own)
     if listed:
         text = recipe_text(name, drafted, listed)
-        recipe = parse_recipe(text.encode(), path)
+        recipe = parse_recipe(text.encode(), place)
         try:
             requirements_of(recipe, workspace.root)
         except InvalidInputError as error:
+            if own:
+                raise
             reason = f"{listed.values[0]} can't be used: {error.summary}"
             imported = replace(imported, comment=f"{imported.comment} {reason}")
         else:
             return text, recipe
     text = recipe_text(name, drafted, imported)
-    return text, parse_recipe(text.encode(), path)
+    return text, parse_recipe(text.encode(), place)
 
 
 def _name(request: InitRequest, folder: Path) -> str:

@@ -26,6 +26,7 @@ from modelbuild.draft.recipe import (
     SEED,
     THREADS,
     Draft,
+    StageDraft,
     Surroundings,
     globs,
     mentions_cuda,
@@ -59,7 +60,6 @@ def draft_observed(command: Sequence[str], seen: Observation, around: Surroundin
     others = {_relative(word, around) for word in of_command} | (found.code - ran)
     drafted = Draft(
         script=script,
-        stage=stage_name(path),
         device=around.device if mentions_cuda(script) else "cpu",
         threads=around.threads,
         reached=tuple(paths),
@@ -67,13 +67,13 @@ def draft_observed(command: Sequence[str], seen: Observation, around: Surroundin
             *globs(paths, around.files),
             *sorted(p for p in {*others, *found.configuration} - {*paths} if p[:2] != ".."),
         ),
-        command=[],
+        stages=[StageDraft(name=stage_name(path), command=[])],
     )
     if reached is not None and not ran <= reached:
-        drafted.code = drafted.include
+        drafted.stage.code = drafted.include
     writer = _Writer(drafted, around, seen, found)
     writer.write(command)
-    drafted.notes += notes(drafted, seen, found, files, writer.located)
+    drafted.stage.notes += notes(drafted, seen, found, files, writer.located)
     return drafted
 
 
@@ -124,8 +124,8 @@ class _Writer:
         places = [path for each in words if (path := self._output_path(each)) is not None]
         self.outputs = [p for p in places if not any(is_below(p, o) for o in {*places} - {p})]
         taken = [word for each in words if (word := self._argument(each))]
-        self.draft.arguments = taken
-        self.draft.command = [tuple(head)]
+        self.draft.stage.arguments = taken
+        self.draft.stage.command = [tuple(head)]
         listed = [os.path.relpath(path, self.around.folder) for path in self.seen.listed]
         run_where_it_is_used_to(self.draft, self.found, listed, self.outputs)
         leave_out_events(self.draft, self.found)
@@ -237,7 +237,7 @@ class _Writer:
             named = any(is_below(path, each) for each in self.outputs)
             place = self._place_below_out(path) if named else f"{{out}}/{path}"
             if path[:2] != ".." or named:
-                self.draft.metrics = place.removeprefix("{out}/")
+                self.draft.stage.metrics = place.removeprefix("{out}/")
 
     def _has_numbers(self, path: str) -> bool:
         place = Path(self.around.folder, path)

@@ -73,7 +73,7 @@ def _outside(
         for each in found.written
         if each.startswith("..")
         and not is_temporary(each, files)
-        and not any("{out}" in word for argument in drafted.arguments for word in argument)
+        and not any("{out}" in word for argument in drafted.stage.arguments for word in argument)
     ]
     if elsewhere:
         yield (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -68,9 +69,9 @@ def observed_packages(draft: Draft, folder: Path, seen: Observation) -> Packages
     )
 
 
-def listed_packages(folder: Path, imported: Packages) -> Packages | None:
-    """The folder's own list of packages, where it has one."""
-    key, path = _list_of(folder)
+def listed_packages(folder: Path, imported: Packages, named: Path | None = None) -> Packages | None:
+    """The list of packages that is named, else the folder's own, where it has one."""
+    key, path = ("requirements", os.path.relpath(named, folder)) if named else _list_of(folder)
     if not path:
         return None
     comment = f"model.lock pins the versions that {path} leaves open, and all that these need."

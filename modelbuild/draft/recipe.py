@@ -49,32 +49,51 @@ class Surroundings:
 
 
 @dataclass(kw_only=True, slots=True)
+class StageDraft:
+    """One stage, as it is found."""
+
+    name: str
+    command: list[tuple[str, ...]]
+    """What stands before the script's arguments, words that belong together together."""
+    arguments: list[tuple[str, ...]] = field(default_factory=list)
+    """What follows the script, an option with its value together."""
+    about_run: str = ""
+    """A comment on the command."""
+    code: tuple[str, ...] = ()
+    """What it sees, where the text of its program does not tell."""
+    listed: list[str] = field(default_factory=list)
+    """Names of data that is not in the command."""
+    metrics: str | None = None
+    notes: list[str] = field(default_factory=list)
+    """What is to be mended before it builds."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Draft:
     """The parts of a recipe, as they are found."""
 
     script: Script
-    stage: str
     device: str
     threads: int
     reached: tuple[str, ...]
     """Paths of the Python files that the script needs."""
     include: tuple[str, ...]
+    stages: list[StageDraft]
     seed: int = 0
     data: dict[str, str] = field(default_factory=dict)
     """Name to path, relative to the recipe."""
-    listed: list[str] = field(default_factory=list)
-    """Names of data that is not in the command."""
-    params: dict[str, str | int | float] = field(default_factory=dict)
     outside: dict[str, str] = field(default_factory=dict)
     """Name of data at a location of that name, to the file in it; empty: all of it."""
-    command: list[tuple[str, ...]]
-    """What stands before the script's arguments, words that belong together together."""
-    arguments: list[tuple[str, ...]] = field(default_factory=list)
-    """What follows the script, an option with its value together."""
-    code: tuple[str, ...] = ()
-    """What the stage sees, where the text of its program does not tell."""
-    about_run: str = ""
-    """A comment on the command."""
+    params: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> StageDraft:
+        """The script's."""
+        return self.stages[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(note for stage in self.stages for note in stage.notes)
 
     def data_name(self, path: str) -> str:
         """The name of the table for this path, made where there is none yet."""
@@ -89,9 +108,6 @@ class Draft:
         self.data[name] = path
         return name
 
-    metrics: str | None = None
-    notes: list[str] = field(default_factory=list)
-
 
 def draft(path: str, around: Surroundings) -> Draft:
     """A draft for the script at `path`, relative to the recipe."""
@@ -101,12 +117,11 @@ def draft(path: str, around: Surroundings) -> Draft:
     script = read_script(path, {name: around.files[name] for name in paths})
     drafted = Draft(
         script=script,
-        stage=stage_name(path),
         device=around.device if mentions_cuda(script) else "cpu",
         threads=around.threads,
         reached=tuple(paths),
         include=tuple(globs(paths, around.files) if reached is not None else ("**/*.py",)),
-        command=[("python", path)],
+        stages=[StageDraft(name=stage_name(path), command=[("python", path)])],
     )
     _Reader(drafted, around).read()
     return drafted
@@ -154,10 +169,10 @@ class _Reader:
         )
         self._output()
         if any(each.text.lstrip("./") == "metrics.json" for each in self.script.literals):
-            self.draft.metrics = "metrics.json"
+            self.draft.stage.metrics = "metrics.json"
 
     def _note(self, text: str) -> None:
-        self.draft.notes.append(text)
+        self.draft.stage.notes.append(text)
 
     # -- the command line ------------------------------------------------------------------------
 
@@ -186,7 +201,7 @@ class _Reader:
             self._missing(option)
 
     def _pass(self, option: Option, value: str) -> None:
-        self.draft.arguments.append((option.flag, value) if option.flag else (value,))
+        self.draft.stage.arguments.append((option.flag, value) if option.flag else (value,))
 
     def _missing(self, option: Option) -> None:
         shown = option.flag or option.name
@@ -201,7 +216,7 @@ class _Reader:
         """The first folder is the output itself; files and further folders lie below it."""
         default = option.default if isinstance(option.default, str) else ""
         name = PurePosixPath(default).name
-        taken = any("{out}" in argument for argument in self.draft.arguments)
+        taken = any("{out}" in argument for argument in self.draft.stage.arguments)
         if PurePosixPath(name).suffix or option.name.lower().endswith("file"):
             return f"{{out}}/{plain(name) or option.name}"
         return f"{{out}}/{plain(name) or option.name}" if taken else "{out}"
@@ -262,7 +277,7 @@ class _Reader:
                 configuration.add(path)
             elif self._is_named_data(literal, path):
                 name = self.draft.data_name(path)
-                self.draft.listed.append(name)
+                self.draft.stage.listed.append(name)
                 self._note(
                     f"{literal.file}:{literal.line} reads {literal.text}: a stage finds data "
                     f'elsewhere. Let it read os.environ.get("MODELBUILD_DATA_'
@@ -291,7 +306,9 @@ class _Reader:
                 f"{file} writes {', '.join(dict.fromkeys(written))}: a stage writes to its output "
                 'folder only. Put what is to be kept below os.environ.get("MODELBUILD_OUT", ".").'
             )
-        passed = any("{out}" in word for argument in self.draft.arguments for word in argument)
+        passed = any(
+            "{out}" in word for argument in self.draft.stage.arguments for word in argument
+        )
         if self.script.reads_argv and not self.script.options:
             self._note(f"{self.script.path} reads sys.argv: write its arguments into `run`.")
         elif not passed and not places:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from modelbuild.draft.packages import Packages
-from modelbuild.draft.recipe import Draft
+from modelbuild.draft.recipe import Draft, StageDraft
 from modelbuild.spec.toml_text import toml_key, toml_string, toml_value
 
 _WIDTH = 92
@@ -20,7 +20,7 @@ def recipe_text(name: str, draft: Draft, packages: Packages) -> str:
         *_data(draft),
         _params(draft),
         _hardware(draft),
-        _stage(draft),
+        *map(_stage, draft.stages),
     )
     return "\n".join(line for part in parts if part for line in (*part, ""))[:-1] + "\n"
 
@@ -96,8 +96,12 @@ def _params(draft: Draft) -> list[str]:
     return [
         *_comment(f"To try another value: modelbuild build --set params.{name}={value}"),
         "[params]",
-        *(f"{toml_key(key)} = {toml_value(each)}" for key, each in draft.params.items()),
+        *(f"{_dotted(key)} = {toml_value(each)}" for key, each in draft.params.items()),
     ]
+
+
+def _dotted(name: str) -> str:
+    return ".".join(map(toml_key, name.split(".")))
 
 
 def _hardware(draft: Draft) -> list[str]:
@@ -113,30 +117,30 @@ def _hardware(draft: Draft) -> list[str]:
     ]
 
 
-def _stage(draft: Draft) -> list[str]:
-    lines = [f"[stages.{toml_key(draft.stage)}]"]
-    if draft.notes:
+def _stage(stage: StageDraft) -> list[str]:
+    lines = [f"[stages.{toml_key(stage.name)}]"]
+    if stage.notes:
         lines += ["# To be mended before this builds:"]
-        for note in draft.notes:
+        for note in stage.notes:
             first, *rest = _comment(note, "#   ")
             lines += [first.replace("#   ", "# - ", 1), *rest]
     else:
         lines += _comment("{out} is its output folder, the only place to which it can write.")
-    lines += _comment(draft.about_run.strip()) + _run(draft)
-    if draft.code:
-        lines += _list("code", draft.code)
-    if draft.listed:
-        lines += [f"data = {toml_value(draft.listed)}"]
-    if draft.metrics:
-        lines += [f"metrics = {toml_string(draft.metrics)}"]
+    lines += _comment(stage.about_run.strip()) + _run(stage)
+    if stage.code:
+        lines += _list("code", stage.code)
+    if stage.listed:
+        lines += [f"data = {toml_value(stage.listed)}"]
+    if stage.metrics:
+        lines += [f"metrics = {toml_string(stage.metrics)}"]
     else:
         lines += _comment("A JSON file of numbers in {out}, which model.lock then shows:")
         lines += ['# metrics = "metrics.json"']
     return lines
 
 
-def _run(draft: Draft) -> list[str]:
-    arguments = (*draft.command, *draft.arguments)
+def _run(stage: StageDraft) -> list[str]:
+    arguments = (*stage.command, *stage.arguments)
     line = f"run = {toml_value([word for argument in arguments for word in argument])}"
     if len(line) <= _WIDTH and len(arguments) <= 3:
         return [line]
