@@ -416,6 +416,84 @@ def test_defaults_are_followed_through_names_and_joined_paths(folder: Path) -> N
     assert report.notes == ()
 
 
+CONFIGURED = """\
+import argparse, os
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+
+@dataclass
+class Config:
+    lr: float = 0.1
+    names: str = "data/names.txt"
+
+config = Config()
+parser = argparse.ArgumentParser()
+parser.add_argument("--rows", type=Path, default=HERE / "data" / "rows.csv")
+parser.add_argument("--vocab", type=Path, default=os.path.join(FOLDER, "data/vocab.txt"))
+parser.add_argument("--names", type=Path, default=config.names)
+parser.add_argument("--lr", type=float, default=Config.lr)
+parser.add_argument("--model", type=Path, default=Path("model.json"))
+args = parser.parse_args()
+args.model.write_text("1")
+"""
+
+
+def test_paths_beside_the_script_and_fields_of_a_configuration_are_defaults(folder: Path) -> None:
+    write(folder, train_py=CONFIGURED)
+    write(folder, data__rows_csv="", data__vocab_txt="", data__names_txt="")
+    report = guess(folder)
+    assert report.recipe.stages["train"].run == (
+        *("python", "train.py", "--rows", "{data.rows}", "--vocab", "{data.vocab}"),
+        *("--names", "{data.names}", "--lr", "{params.lr}", "--model", "{out}/model.json"),
+    )
+    assert report.recipe.params == {"lr": 0.1}
+    assert report.notes == ()
+
+
+def evaluating(lr: float, model: str) -> str:
+    return f"""\
+    import argparse, tqdm
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="{model}")
+    parser.add_argument("--rows", default="data/rows.csv")
+    parser.add_argument("--lr", type=float, default={lr})
+    parser.add_argument("--out", default="metrics.json")
+    parser.parse_args()
+    """
+
+
+@pytest.mark.parametrize("name", ["evaluate_py", "eval_model_py"])
+def test_a_script_that_evaluates_what_is_trained_becomes_a_stage(folder: Path, name: str) -> None:
+    write(folder, train_py=CONFIGURED, **{name: evaluating(0.1, "./model.json")})
+    write(folder, data__rows_csv="", data__vocab_txt="", data__names_txt="")
+    recipe = guess(folder).recipe
+    script = f"{name.removesuffix('_py')}.py"
+    assert recipe.last_stage == script.removesuffix(".py")
+    assert recipe.stages[recipe.last_stage].run == (
+        *("python", script, "--model", "{stages.train}/model.json", "--rows", "{data.rows}"),
+        *("--lr", "{params.lr}", "--out", "{out}/metrics.json"),
+    )
+    assert recipe.stages[recipe.last_stage].metrics == "metrics.json"
+    assert set(recipe.data) == {"rows", "vocab", "names"}
+    assert recipe.code == ("train.py", script)
+    assert recipe.environment.packages == ("tqdm",)
+
+
+def test_a_parameter_of_the_evaluation_with_another_default_is_left_alone(folder: Path) -> None:
+    write(folder, train_py=CONFIGURED, evaluate_py=evaluating(0.2, "model.json"))
+    recipe = guess(folder).recipe
+    assert "--lr" not in recipe.stages["evaluate"].run
+    assert recipe.params["lr"] == 0.1
+
+
+def test_an_evaluation_of_something_else_is_no_stage(folder: Path) -> None:
+    write(folder, train_py=CONFIGURED, evaluate_py=evaluating(0.1, "other.json"))
+    assert set(guess(folder).recipe.stages) == {"train"}
+
+
 def test_the_one_file_of_data_is_taken_where_none_is_named(folder: Path) -> None:
     write(folder, data__train_csv="")
     report = options(folder, '"--data-path", required=True', '"--out"')

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Collection, Sequence
 
-from modelbuild.draft.recipe import Draft
+from modelbuild.draft.drafted import Draft
 from modelbuild.draft.seen_files import SeenFiles, in_folders, is_below, kept
 from modelbuild.spec.references import variable_suffix
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.command_words import arguments
+from modelbuild.draft.drafted import Draft, StageDraft, Surroundings, globs, mentions_cuda
 from modelbuild.draft.dvc import REFERENCE, DvcStage, Pipeline
 from modelbuild.draft.files import Files
 from modelbuild.draft.fixed_places import in_copy
-from modelbuild.draft.recipe import Draft, StageDraft, Surroundings, globs, mentions_cuda
 from modelbuild.draft.script import read_script
 from modelbuild.draft.seen_files import is_below
 from modelbuild.errors import InvalidInputError

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from modelbuild.draft.drafted import Draft, Surroundings
 from modelbuild.draft.dvc import read_pipeline
+from modelbuild.draft.evaluation import with_evaluation
 from modelbuild.draft.from_dvc import draft_dvc
 from modelbuild.draft.module_names import Installed
 from modelbuild.draft.observe import observe
 from modelbuild.draft.observed import draft_observed
 from modelbuild.draft.packages import imported_packages, listed_packages, observed_packages
-from modelbuild.draft.recipe import Draft, Surroundings, draft
+from modelbuild.draft.recipe import draft
 from modelbuild.draft.script import is_program, parse
 from modelbuild.draft.text import recipe_text
 from modelbuild.errors import InvalidInputError, ModelbuildError, UsageError
@@ -119,6 +121,8 @@ def _drafted(
         drafted = draft_dvc(read_pipeline(request.source), request.source, around)
     else:
         drafted = draft(_chosen_script(request, folder, around.files), around)
+        if request.script is None:
+            with_evaluation(drafted, around)
     return drafted, *_recipe(drafted, request, workspace)
 
 

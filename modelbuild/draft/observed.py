@@ -16,11 +16,7 @@ from math import isfinite
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.command_words import Argument, arguments
-from modelbuild.draft.files import Files
-from modelbuild.draft.fixed_places import leave_out_events, run_where_it_is_used_to
-from modelbuild.draft.observe import Observation
-from modelbuild.draft.observed_notes import notes
-from modelbuild.draft.recipe import (
+from modelbuild.draft.drafted import (
     DATA,
     DEVICE,
     SEED,
@@ -33,6 +29,10 @@ from modelbuild.draft.recipe import (
     plain,
     stage_name,
 )
+from modelbuild.draft.files import Files
+from modelbuild.draft.fixed_places import leave_out_events, run_where_it_is_used_to
+from modelbuild.draft.observe import Observation
+from modelbuild.draft.observed_notes import notes
 from modelbuild.draft.script import read_script
 from modelbuild.draft.seen_files import SeenFiles, covered, is_below, sort_files
 from modelbuild.errors import ModelbuildError

@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from modelbuild.draft.drafted import Draft
 from modelbuild.draft.files import Files
 from modelbuild.draft.observe import Observation
-from modelbuild.draft.recipe import Draft
 from modelbuild.draft.seen_files import SeenFiles, is_below, is_temporary
 from modelbuild.spec.logins import without_logins
 from modelbuild.spec.references import variable_suffix

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from modelbuild.draft.drafted import Draft
 from modelbuild.draft.module_names import Installed, packages_for, requirement
 from modelbuild.draft.observe import Observation
-from modelbuild.draft.recipe import Draft
 from modelbuild.spec.package_names import normalised_name
 
 _TOOLS = frozenset({"coverage", "debugpy", "modelbuild", "pip", "setuptools", "wheel"})

@@ -6,111 +6,43 @@ What can't be guessed is said in a note, which stands in the recipe too, where i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from math import isfinite
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
+from modelbuild.draft.drafted import (
+    DATA,
+    DEVICE,
+    PLACE,
+    SEED,
+    THREADS,
+    Draft,
+    StageDraft,
+    Surroundings,
+    globs,
+    mentions_cuda,
+    plain,
+    stage_name,
+)
 from modelbuild.draft.files import Files
-from modelbuild.draft.script import Literal, Option, Script, read_script
+from modelbuild.draft.script import Literal, Option, read_script
 from modelbuild.locking.imports import reached_files
 from modelbuild.spec.recipe import Stage
-from modelbuild.spec.recipe_fields import NAME
 from modelbuild.spec.recipe_hardware import SEEDS
 from modelbuild.spec.references import variable_suffix
 
-SEED = re.compile(r"((random|manual|rng|np|torch)[-_])?(seed|random[-_]?state)")
-THREADS = re.compile(r"(num[-_]|n[-_]|torch[-_])?threads")
-DEVICE = re.compile(r"device")
-_PLACE = r"(dir|directory|path|folder|file|root|to)"
 _OUT = re.compile(
-    rf"out|output|save|dest|destination|(out|output|outputs|save|dest)[-_]?{_PLACE}"
+    rf"out|output|save|dest|destination|(out|output|outputs|save|dest)[-_]?{PLACE}"
     rf"|(checkpoint|checkpoints|ckpt|ckpts|log|logs|logging|result|results|work|run|export|artifact"
-    rf"|artifacts)[-_]?{_PLACE}|model[-_]?(out|output|save[-_]?{_PLACE})"
-)
-DATA = re.compile(
-    rf"data|dataset|input|inputs|train|(data|dataset|input|inputs|train|training)[-_]?{_PLACE}"
-    r"|(train|training|input)[-_]?(data|set|csv)|csv|csv[-_]?(file|path)|corpus|text[-_]?file"
+    rf"|artifacts)[-_]?{PLACE}|model[-_]?(out|output|save[-_]?{PLACE})"
 )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
-    """What is known beside the script."""
+def draft(path: str, around: Surroundings, trained: Draft | None = None) -> Draft:
+    """A draft for the script at `path`, relative to the recipe.
 
-    folder: Path
-    """Of the recipe, absolute."""
-    workspace: Path
-    files: Mapping[str, bytes]
-    """Every Python file of the folder."""
-    device: str
-    """`cpu` or `cuda`."""
-    threads: int
-
-
-@dataclass(kw_only=True, slots=True)
-class StageDraft:
-    """One stage, as it is found."""
-
-    name: str
-    command: list[tuple[str, ...]]
-    """What stands before the script's arguments, words that belong together together."""
-    arguments: list[tuple[str, ...]] = field(default_factory=list)
-    """What follows the script, an option with its value together."""
-    about_run: str = ""
-    """A comment on the command."""
-    code: tuple[str, ...] = ()
-    """What it sees, where the text of its program does not tell."""
-    listed: list[str] = field(default_factory=list)
-    """Names of data that is not in the command."""
-    metrics: str | None = None
-    notes: list[str] = field(default_factory=list)
-    """What is to be mended before it builds."""
-
-
-@dataclass(kw_only=True, slots=True)
-class Draft:
-    """The parts of a recipe, as they are found."""
-
-    script: Script
-    device: str
-    threads: int
-    reached: tuple[str, ...]
-    """Paths of the Python files that the script needs."""
-    include: tuple[str, ...]
-    stages: list[StageDraft]
-    seed: int = 0
-    data: dict[str, str] = field(default_factory=dict)
-    """Name to path, relative to the recipe."""
-    outside: dict[str, str] = field(default_factory=dict)
-    """Name of data at a location of that name, to the file in it; empty: all of it."""
-    params: dict[str, str | int | float | bool] = field(default_factory=dict)
-
-    @property
-    def stage(self) -> StageDraft:
-        """The script's."""
-        return self.stages[0]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return tuple(note for stage in self.stages for note in stage.notes)
-
-    def data_name(self, path: str) -> str:
-        """The name of the table for this path, made where there is none yet."""
-        for name, known in self.data.items():
-            if known == path:
-                return name
-        stem = plain(PurePosixPath(path).name.partition(".")[0]) or "data"
-        name, count = stem, 1
-        while variable_suffix(name) in map(variable_suffix, (*self.data, *self.outside)):
-            count += 1
-            name = f"{stem}-{count}"
-        self.data[name] = path
-        return name
-
-
-def draft(path: str, around: Surroundings) -> Draft:
-    """A draft for the script at `path`, relative to the recipe."""
+    With `trained`, of a script that reads what that one writes: data and parameters are shared.
+    """
     stage = Stage(name="train", run=("python", path))
     reached = reached_files(stage, around.files)
     paths = sorted(reached if reached is not None else around.files)
@@ -123,45 +55,42 @@ def draft(path: str, around: Surroundings) -> Draft:
         include=tuple(globs(paths, around.files) if reached is not None else ("**/*.py",)),
         stages=[StageDraft(name=stage_name(path), command=[("python", path)])],
     )
-    _Reader(drafted, around).read()
+    if trained is not None:
+        drafted.data, drafted.params, drafted.seed = trained.data, trained.params, trained.seed
+    _Reader(drafted, around, _outputs(trained) if trained else {}).read()
     return drafted
 
 
-def stage_name(path: str) -> str:
-    stem = PurePosixPath(path).stem
-    usual = stem.startswith("train") or stem in ("main", "__main__", "run")
-    return "train" if usual or not NAME.fullmatch(stem) else stem
-
-
-def mentions_cuda(script: Script) -> bool:
-    return any(literal.text.partition(":")[0] == "cuda" for literal in script.literals)
-
-
-def globs(paths: Iterable[str], files: Mapping[str, bytes]) -> list[str]:
-    """The paths, those that fill a folder as one glob."""
-    chosen = set(paths)
-    whole: list[str] = []
-    for path in sorted(chosen):
-        folder, slash, _ = path.partition("/")
-        inside = {each for each in files if each.startswith(f"{folder}/")}
-        if slash and len(inside) > 1 and inside <= chosen:
-            whole.append(f"{folder}/**/*.py")
-            chosen -= inside
-    return [*sorted(chosen), *whole]
+def _outputs(trained: Draft) -> dict[str, str]:
+    """The paths that options of a script write to by default, and where another stage has them."""
+    given = dict(each for each in trained.stage.arguments if len(each) == 2)
+    found = {}
+    for option in trained.script.options:
+        place = given.get(option.flag or "", "")
+        if isinstance(option.default, str) and place.startswith("{out}"):
+            made = place.replace("{out}", f"{{stages.{trained.stage.name}}}")
+            found[option.default.removeprefix("./")] = made
+    return found
 
 
 class _Reader:
     """Goes through a script's options and strings, and fills the draft."""
 
-    def __init__(self, drafted: Draft, around: Surroundings) -> None:
+    def __init__(self, drafted: Draft, around: Surroundings, upstream: Mapping[str, str]) -> None:
         self.draft = drafted
+        self.upstream = upstream
+        """Paths that another stage writes, to what stands for them."""
         self.script = drafted.script
         self.files = Files(around.folder, around.workspace)
         self.written = {literal.text.removeprefix("./") for literal in self.script.writes}
 
     def read(self) -> None:
         for option in self.script.options:
-            self._option(option)
+            made = self._made(option.default)
+            if made:
+                self._pass(option, made)
+            else:
+                self._option(option)
         named = self._literals()
         used = {*self.draft.data.values(), *self.written}
         self.draft.include += tuple(
@@ -199,6 +128,16 @@ class _Reader:
             self._absent_data(option)
         elif not self._param(option) and option.required:
             self._missing(option)
+
+    def _made(self, default: object) -> str | None:
+        """By another stage: that file, or one in a folder that it writes to."""
+        path = default.removeprefix("./") if isinstance(default, str) else ""
+        for known, place in self.upstream.items():
+            if path == known and PurePosixPath(known).suffix:
+                return place
+            if path.startswith(f"{known}/"):
+                return place + path[len(known) :]
+        return None
 
     def _pass(self, option: Option, value: str) -> None:
         self.draft.stage.arguments.append((option.flag, value) if option.flag else (value,))
@@ -250,13 +189,16 @@ class _Reader:
             return False
         if not isinstance(value, str) and not (isfinite(value) and abs(value) < 2**63):
             return False
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", option.name) or self._clashes(option.name):
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", option.name) or self._clashes(option.name, value):
             return False
         self.draft.params[option.name] = value
         self._pass(option, f"{{params.{option.name}}}")
         return True
 
-    def _clashes(self, name: str) -> bool:
+    def _clashes(self, name: str, value: str | int | float) -> bool:
+        """With another parameter; a stage before may have the same one."""
+        if name in self.draft.params:
+            return repr(self.draft.params[name]) != repr(value)
         return variable_suffix(name) in map(variable_suffix, self.draft.params)
 
     # -- files that the program names ------------------------------------------------------------
@@ -316,7 +258,3 @@ class _Reader:
                 f"{self.script.path} has no option for its output: let it write below "
                 'os.environ.get("MODELBUILD_OUT", ".").'
             )
-
-
-def plain(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from modelbuild.draft.constants import DEEPEST, MAKING_PATHS, Constants, called
 from modelbuild.errors import ModelbuildError
 
 _SAVING = frozenset(
@@ -24,9 +25,7 @@ _ON_PATHS = frozenset({"write_text", "write_bytes", "mkdir", "open"})
 """Methods of a path, which stands before them."""
 _ADDING = frozenset({"add_argument", "option", "argument"})
 """How argparse and click declare an option."""
-_MAKING_PATHS = ("Path", "PurePath", "str", "join")
 _FLAGS = ("store_true", "store_false", "store_const", "count", "help", "version")
-_DEEPEST = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,13 +132,7 @@ class _Program:
         self.path = path
         self.tree = tree
         self.nodes = list(ast.walk(tree))
-        self.assigned = {
-            node.targets[0].id: node.value
-            for node in self.nodes
-            if isinstance(node, ast.Assign)
-            and len(node.targets) == 1
-            and isinstance(node.targets[0], ast.Name)
-        }
+        self.constants = Constants(path, self.nodes)
 
     def mentions(self, module: str, name: str) -> bool:
         return any(
@@ -152,7 +145,7 @@ class _Program:
 
     def options(self) -> list[Option]:
         calls = (node for node in self.nodes if isinstance(node, ast.Call))
-        found = [self._option(call) for call in calls if _called(call) in _ADDING]
+        found = [self._option(call) for call in calls if called(call) in _ADDING]
         return sorted((option for option in found if option), key=lambda option: option.line)
 
     def _option(self, call: ast.Call) -> Option | None:
@@ -162,13 +155,13 @@ class _Program:
             return None
         longest = next((flag for flag in flags if flag.startswith("--")), flags[0])
         keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-        action = self._value(keywords.get("action"))
-        count = self._value(keywords.get("nargs"))
+        action = self.constants.value(keywords.get("action"))
+        count = self.constants.value(keywords.get("nargs"))
         several = bool({"is_flag", "multiple"} & keywords.keys()) or count not in (None, 1, "?")
         unusual = action in _FLAGS or isinstance(keywords.get("action"), ast.Attribute)
         is_option = longest.startswith("-")
-        default = self._value(keywords.get("default"))
-        needed = "required" in keywords and self._value(keywords["required"]) is True
+        default = self.constants.value(keywords.get("default"))
+        needed = "required" in keywords and self.constants.value(keywords["required"]) is True
         return Option(
             flag=longest if is_option else None,
             name=longest.lstrip("-"),
@@ -179,38 +172,19 @@ class _Program:
             line=call.lineno,
         )
 
-    def _value(self, node: ast.expr | None, depth: int = 0) -> object:
-        """A constant, also by the name of one, or a path joined of such; None for all else."""
-        match node:
-            case ast.Name(id=name) if name in self.assigned and depth < _DEEPEST:
-                return self._value(self.assigned[name], depth + 1)
-            case ast.Call(args=args) if _called(node) in _MAKING_PATHS:
-                return _joined([self._value(arg, depth + 1) for arg in args])
-            case ast.Call(args=[first, *_]) if _called(node) == "open":
-                return self._value(first, depth + 1)
-            case ast.BinOp(left=left, op=ast.Div(), right=right):
-                return _joined([self._value(left, depth + 1), self._value(right, depth + 1)])
-            case None:
-                return None
-        try:
-            value: object = ast.literal_eval(node)
-        except (ValueError, TypeError, MemoryError, RecursionError):
-            return None
-        return value
-
     def literals(self) -> Iterator[Literal]:
         """Strings, and paths that are joined of strings."""
         for_people = _for_people(self.nodes)
         for node in self.nodes:
             if isinstance(node, ast.Constant | ast.BinOp | ast.Call) and node not in for_people:
-                text = self._value(node)
+                text = self.constants.value(node)
                 if isinstance(text, str):
                     yield Literal(text=text, file=self.path, line=node.lineno)
 
     def written(self) -> Iterator[Literal]:
         for path, origin in self._saved():
             if isinstance(origin, ast.Constant):
-                whole = self._value(path)
+                whole = self.constants.value(path)
                 text = whole if isinstance(whole, str) else f"{origin.value!s}..."
                 yield Literal(text=text, file=self.path, line=path.lineno)
 
@@ -226,7 +200,7 @@ class _Program:
         for call in self.nodes:
             if isinstance(call, ast.Call) and self._writes(call):
                 paths = [*call.args, *(keyword.value for keyword in call.keywords)]
-                if _called(call) in _ON_PATHS and isinstance(call.func, ast.Attribute):
+                if called(call) in _ON_PATHS and isinstance(call.func, ast.Attribute):
                     paths = [call.func.value]
                 for path in paths:
                     origin = self._origin(path)
@@ -234,7 +208,7 @@ class _Program:
                         yield path, origin
 
     def _writes(self, call: ast.Call) -> bool:
-        name = _called(call)
+        name = called(call)
         if name != "open":
             return name in _SAVING
         modes = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
@@ -243,14 +217,14 @@ class _Program:
 
     def _origin(self, node: ast.expr, depth: int = 0) -> ast.expr:
         """What a path begins with: `out` of `os.path.join(out, "model.pt")`."""
-        if depth > _DEEPEST:
+        if depth > DEEPEST:
             return node
         match node:
-            case ast.Name(id=name) if name in self.assigned:
-                return self._origin(self.assigned[name], depth + 1)
-            case ast.Call(args=[first, *_]) if _called(node) in _MAKING_PATHS:
+            case ast.Name(id=name) if name in self.constants.assigned:
+                return self._origin(self.constants.assigned[name], depth + 1)
+            case ast.Call(args=[first, *_]) if called(node) in MAKING_PATHS:
                 return self._origin(first, depth + 1)
-            case ast.Call(args=[first, *_]) if _called(node) == "open":
+            case ast.Call(args=[first, *_]) if called(node) == "open":
                 return self._origin(first, depth + 1)
             case ast.BinOp(left=left, op=ast.Div() | ast.Add() | ast.Mod()):
                 return self._origin(left, depth + 1)
@@ -273,24 +247,12 @@ class _Program:
             yield from (Module(name=name, optional=id(node) in optional) for name in names)
 
 
-def _joined(parts: list[object]) -> str | None:
-    texts = [part for part in parts if isinstance(part, str)]
-    return "/".join(texts) if texts and len(texts) == len(parts) else None
-
-
-def _called(call: ast.Call) -> str:
-    match call.func:
-        case ast.Attribute(attr=name) | ast.Name(id=name):
-            return name
-    return ""
-
-
 def _is_path(value: object, call: ast.Call) -> bool:
     """Whether a string that is given to a function that writes is where it writes."""
     if not isinstance(value, str) or not value or "\n" in value or " " in value.strip():
         return False
     stem, dot, suffix = value.rpartition(".")
-    made = _called(call) in ("makedirs", "mkdir", "save_pretrained", "SummaryWriter")
+    made = called(call) in ("makedirs", "mkdir", "save_pretrained", "SummaryWriter")
     return made or "/" in value or bool(stem and dot and suffix.isalnum())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from modelbuild.draft.drafted import Draft, StageDraft
 from modelbuild.draft.packages import Packages
-from modelbuild.draft.recipe import Draft, StageDraft
 from modelbuild.spec.toml_text import toml_key, toml_string, toml_value
 
 _WIDTH = 92

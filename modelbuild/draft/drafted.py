@@ -1,0 +1,123 @@
+"""The parts of a recipe while it is drafted, and the words by which options are known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from modelbuild.draft.script import Script
+from modelbuild.spec.recipe_fields import NAME
+from modelbuild.spec.references import variable_suffix
+
+SEED = re.compile(r"((random|manual|rng|np|torch)[-_])?(seed|random[-_]?state)")
+THREADS = re.compile(r"(num[-_]|n[-_]|torch[-_])?threads")
+DEVICE = re.compile(r"device")
+PLACE = r"(dir|directory|path|folder|file|root|to)"
+DATA = re.compile(
+    rf"data|dataset|input|inputs|train|(data|dataset|input|inputs|train|training)[-_]?{PLACE}"
+    r"|(train|training|input)[-_]?(data|set|csv)|csv|csv[-_]?(file|path)|corpus|text[-_]?file"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Surroundings:
+    """What is known beside the script."""
+
+    folder: Path
+    """Of the recipe, absolute."""
+    workspace: Path
+    files: Mapping[str, bytes]
+    """Every Python file of the folder."""
+    device: str
+    """`cpu` or `cuda`."""
+    threads: int
+
+
+@dataclass(kw_only=True, slots=True)
+class StageDraft:
+    """One stage, as it is found."""
+
+    name: str
+    command: list[tuple[str, ...]]
+    """What stands before the script's arguments, words that belong together together."""
+    arguments: list[tuple[str, ...]] = field(default_factory=list)
+    """What follows the script, an option with its value together."""
+    about_run: str = ""
+    """A comment on the command."""
+    code: tuple[str, ...] = ()
+    """What it sees, where the text of its program does not tell."""
+    listed: list[str] = field(default_factory=list)
+    """Names of data that is not in the command."""
+    metrics: str | None = None
+    notes: list[str] = field(default_factory=list)
+    """What is to be mended before it builds."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Draft:
+    """The parts of a recipe, as they are found."""
+
+    script: Script
+    device: str
+    threads: int
+    reached: tuple[str, ...]
+    """Paths of the Python files that the script needs."""
+    include: tuple[str, ...]
+    stages: list[StageDraft]
+    seed: int = 0
+    data: dict[str, str] = field(default_factory=dict)
+    """Name to path, relative to the recipe."""
+    outside: dict[str, str] = field(default_factory=dict)
+    """Name of data at a location of that name, to the file in it; empty: all of it."""
+    params: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    @property
+    def stage(self) -> StageDraft:
+        """The script's."""
+        return self.stages[0]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(note for stage in self.stages for note in stage.notes)
+
+    def data_name(self, path: str) -> str:
+        """The name of the table for this path, made where there is none yet."""
+        for name, known in self.data.items():
+            if known == path:
+                return name
+        stem = plain(PurePosixPath(path).name.partition(".")[0]) or "data"
+        name, count = stem, 1
+        while variable_suffix(name) in map(variable_suffix, (*self.data, *self.outside)):
+            count += 1
+            name = f"{stem}-{count}"
+        self.data[name] = path
+        return name
+
+
+def stage_name(path: str) -> str:
+    stem = PurePosixPath(path).stem
+    usual = stem.startswith("train") or stem in ("main", "__main__", "run")
+    return "train" if usual or not NAME.fullmatch(stem) else stem
+
+
+def mentions_cuda(script: Script) -> bool:
+    return any(literal.text.partition(":")[0] == "cuda" for literal in script.literals)
+
+
+def globs(paths: Iterable[str], files: Mapping[str, bytes]) -> list[str]:
+    """The paths, those that fill a folder as one glob."""
+    chosen = set(paths)
+    whole: list[str] = []
+    for path in sorted(chosen):
+        folder, slash, _ = path.partition("/")
+        inside = {each for each in files if each.startswith(f"{folder}/")}
+        if slash and len(inside) > 1 and inside <= chosen:
+            whole.append(f"{folder}/**/*.py")
+            chosen -= inside
+    return [*sorted(chosen), *whole]
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")
