@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -298,6 +299,33 @@ def test_children_threads_and_forks_are_watched(folder: Path) -> None:
     assert {path.name for path in seen.read} >= {"a.txt", "b.txt", "c.txt", "d.txt"}
     assert "cat" in seen.programs
     assert seen.scripts == (folder / "train.py",)
+
+
+def test_a_program_that_closes_all_files_is_watched_and_keeps_its_own(folder: Path) -> None:
+    (folder / "a.txt").write_text("a")
+    write(
+        folder,
+        train_py="""\
+        import os
+        os.closerange(3, 100)
+        files = [os.open(f"m{number}.txt", os.O_WRONLY | os.O_CREAT) for number in range(20)]
+        open("a.txt").read()
+        """,
+    )
+    seen = observe([sys.executable, "train.py"], folder, folder)
+    assert folder / "a.txt" in seen.read
+    assert {path.stat().st_size for path in folder.glob("m*.txt")} == {0}
+
+
+def test_what_our_own_messages_are_written_to_is_no_output(tiny: Tiny) -> None:
+    (tiny.root / "recipe.toml").unlink()
+    tiny.write("train.py", "open('model.txt', 'w').write('1')\n")
+    with open(tiny.root / "init.log", "w") as log:
+        command = tiny.command("init", "--", sys.executable, "train.py")
+        subprocess.run(command, cwd=tiny.root, stderr=log, stdout=log, check=True)
+    text = (tiny.root / "recipe.toml").read_text()
+    assert "model.txt" in text
+    assert "init.log" not in text
 
 
 def test_the_users_own_sitecustomize_still_runs(

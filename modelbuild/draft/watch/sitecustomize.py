@@ -25,23 +25,25 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class _Notebook:
-    """One file a process; a forked child begins its own."""
+    """One file for a process and those that it forks.
+
+    Opened for each line: a program may close all files, and open its own under our number.
+    """
 
     def __init__(self) -> None:
-        self._process = 0
-        self._file = -1
+        self._path = os.path.join(_HERE, f"{time.time_ns()}-{os.getpid()}.jsonl")
         self._seen: set[str] = set()
         self._folders: dict[str, int] = {}
 
     def write(self, *words: object) -> None:
-        if self._process != os.getpid():
-            path = os.path.join(_HERE, f"{time.time_ns()}-{os.getpid()}.jsonl")
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._process = os.getpid()
         line = json.dumps(words)
         if line not in self._seen:
             self._seen.add(line)
-            os.write(self._file, (line + "\n").encode())
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(file, (line + "\n").encode())
+            finally:
+                os.close(file)
 
     def has_room(self, path: str) -> bool:
         folder = os.path.dirname(path)
