@@ -319,7 +319,7 @@ def test_a_program_that_closes_all_files_is_watched_and_keeps_its_own(folder: Pa
 
 def test_what_our_own_messages_are_written_to_is_no_output(tiny: Tiny) -> None:
     (tiny.root / "recipe.toml").unlink()
-    tiny.write("train.py", "open('model.txt', 'w').write('1')\n")
+    tiny.write("train.py", "print('epoch 1')\nopen('model.txt', 'w').write('1')\n")
     with open(tiny.root / "init.log", "w") as log:
         command = tiny.command("init", "--", sys.executable, "train.py")
         subprocess.run(command, cwd=tiny.root, stderr=log, stdout=log, check=True)
