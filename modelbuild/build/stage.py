@@ -7,7 +7,6 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +90,8 @@ def build_stage(
         copy_tree(mounts.out, fresh)
         set_times(fresh)
         stored = site.store.publish(fresh, str(job.identity).replace(":", "-"))
+    from importlib.metadata import version  # costs start-up time
+
     realisation = Realisation(
         name=str(job.identity),
         derivation=job.derivation.digest,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from modelbuild.build.build import build
 from modelbuild.build.request import BuildRequest, BuildResult, Observer, Silent
@@ -20,8 +20,9 @@ from modelbuild.sources.source import SourceAbsentError
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.recipe import Recipe
 from modelbuild.store.store import Store
-from modelbuild.verify.verdict import RecipeVerdict
-from modelbuild.verify.verify import VerifyRequest, verify
+
+if TYPE_CHECKING:
+    from modelbuild.verify.verdict import RecipeVerdict
 
 _Errors: TypeAlias = "tuple[ModelbuildError, ...]"
 
@@ -147,6 +148,8 @@ def _build(recipe: Recipe, request: CheckRequest) -> Trial:
 
 
 def _verify(recipe: Recipe, request: CheckRequest) -> Trial:
+    from modelbuild.verify.verify import VerifyRequest, verify
+
     report = verify(
         VerifyRequest(
             workspace=request.workspace,
