@@ -157,3 +157,24 @@ def test_a_derivation_that_was_altered_is_not_believed(tiny: Tiny, store: Store)
     assert find_derivation(resolved, store) is None
     assert next(run for run in runs(store, "tiny", "train")).inputs == {}
     assert built["train"]["how"] == "built"
+
+
+def test_two_runs_are_compared_by_their_ids(tiny: Tiny) -> None:
+    tiny.build()
+    tiny.build("--set", "params.lr=0.25")
+    later, earlier = (run["id"] for run in tiny.run("runs", "tiny:train", "--json").json)
+    lines = tiny.run("compare", earlier, later).out.splitlines()
+    assert lines[0].startswith(f"A: {earlier} tiny:train, built ")
+    assert lines[2] == "lr    0.5 -> 0.25"
+    assert lines[3].startswith("loss  ")
+    assert lines[3].endswith(", -50.0 %)")
+    record = tiny.run("compare", earlier, earlier, "--json").json
+    assert (record["identical"], record["settings"]) == (True, {})
+
+
+def test_a_run_to_compare_that_is_not_there(tiny: Tiny) -> None:
+    ran = tiny.run("compare", "0123456789", "abcdef0123")
+    assert (ran.code, ran.err) == (
+        2,
+        "error: no run is named '0123456789'\nTo list what was built here: modelbuild runs\n",
+    )

@@ -751,8 +751,8 @@ def test_when_the_interrupt_is_raised_everything_has_ended(either: StageRunner) 
     # What a shell starts in the background ignores it.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        command = f"setsid sleep {mark} & echo started; sleep {mark}"
         with pytest.raises(KeyboardInterrupt):
-            command = f"setsid sleep {mark} & echo started; sleep {mark}"
             either.stream(interrupt, "sh", "-c", command)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from modelbuild.cli.render import number
 from modelbuild.cli.spread import decimals, statistics_json, statistics_words
 from modelbuild.cli.targets import recipe_path, workspace_of
 from modelbuild.sources.locations import read_locations
+from modelbuild.sources.lock_on_disk import read_lock
 from modelbuild.spec.seed_statistics import PairedDifference, SeedStatistics
 from modelbuild.store.store import Store
 from modelbuild.verify.compare_recipes import (
@@ -22,16 +24,25 @@ from modelbuild.verify.compare_recipes import (
     compare,
 )
 
+_RUN = re.compile(r"(b3:)?[0-9a-f]{8,64}")
+
+
+def _is_run(target: str | None) -> bool:
+    """An id of `modelbuild runs`, and not a file, nor a recipe of the lock."""
+    if target is None or not _RUN.fullmatch(target) or Path(target).exists():
+        return False
+    return target not in read_lock(workspace_of(None)).recipes
+
 
 def run(arguments: Sequence[str]) -> int:
     parser = Parser(
         "compare",
         "Compare the metrics of two recipes, A and B, or of a recipe and an experiment with it.\n"
         "With --seeds both are built with the same seeds, and it is said of each metric whether\n"
-        "the difference is larger than seed noise.",
+        "the difference is larger than seed noise. Or of two runs, by their ids.",
         "modelbuild compare recipe.toml --set params.lr=0.01 --seeds 5",
     )
-    parser.add_argument("first", metavar="A", help="recipe: file, folder or name")
+    parser.add_argument("first", metavar="A", help="recipe: file, folder or name; or a run")
     parser.add_argument("second", metavar="B", nargs="?", help="another; without it, A with --set")
     parser.add_argument(
         "--set",
@@ -47,6 +58,10 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     options = parser.parse(arguments)
+    if _is_run(options.first) and _is_run(options.second):
+        from modelbuild.cli.compared_runs import print_compared
+
+        return print_compared(options.first, options.second, as_json=options.json)
     named = Path(options.first)
     workspace = workspace_of(named if named.exists() else None)
     first = recipe_path(options.first, workspace)
