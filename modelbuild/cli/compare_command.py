@@ -12,7 +12,7 @@ from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import number
 from modelbuild.cli.spread import decimals, statistics_json, statistics_words
-from modelbuild.cli.targets import recipe_path, workspace_of
+from modelbuild.cli.targets import recipe_path, workspace_naming, workspace_of
 from modelbuild.sources.locations import read_locations
 from modelbuild.sources.lock_on_disk import read_lock
 from modelbuild.spec.seed_statistics import PairedDifference, SeedStatistics
@@ -62,8 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         from modelbuild.cli.compared_runs import print_compared
 
         return print_compared(options.first, options.second, as_json=options.json)
-    named = Path(options.first)
-    workspace = workspace_of(named if named.exists() else None)
+    workspace = workspace_naming(options.first)
     first = recipe_path(options.first, workspace)
     with progress(quiet=options.quiet) as observer:
         report = compare(

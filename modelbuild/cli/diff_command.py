@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.targets import workspace_of
 from modelbuild.review.difference import LockDifference, compare_locks
-from modelbuild.review.revisions import LockVersion, lock_at
+from modelbuild.review.revisions import lock_at
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,25 +30,21 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse(arguments)
     workspace = workspace_of(None)
     old, new = lock_at(options.old, workspace), lock_at(options.new, workspace)
-    print(_rendered(compare_locks(old.lock, new.lock), old, new, options))
+    print(_rendered(compare_locks(old.lock, new.lock), old.label, new.label, options))
     return 0
 
 
-def _rendered(
-    difference: LockDifference, old: LockVersion, new: LockVersion, options: object
-) -> str:
-    if getattr(options, "json", False):
+def _rendered(difference: LockDifference, old: str, new: str, options: Namespace) -> str:
+    if options.json:
         import json
 
         from modelbuild.cli.diff_json import to_json
 
         return json.dumps(to_json(difference), indent=2)
-    if getattr(options, "markdown", False):
+    if options.markdown:
         from modelbuild.cli.diff_markdown import diff_markdown
 
-        return diff_markdown(difference, old.label, new.label)
+        return diff_markdown(difference, old, new)
     from modelbuild.cli.diff_text import diff_text
 
-    return diff_text(
-        difference, old.label, new.label, everything=bool(getattr(options, "all", False))
-    )
+    return diff_text(difference, old, new, everything=options.all)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.render import table
-from modelbuild.cli.targets import workspace_of
+from modelbuild.cli.targets import workspace_naming
 from modelbuild.review.history import History, Step, history
 from modelbuild.sources.lock_on_disk import read_lock
 from modelbuild.sources.workspace import Workspace
@@ -25,8 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=int, metavar="N", help="look at the last N commits only")
     parser.add_argument("--json", action="store_true", help="print the steps as JSON")
     options = parser.parse(arguments)
-    named = Path(options.recipe)
-    workspace = workspace_of(named if named.exists() else None)
+    workspace = workspace_naming(options.recipe)
     found = history(_name(options.recipe, workspace), workspace, options.limit)
     if options.json:
         import json

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
-from modelbuild.cli.targets import recipe_path, workspace_of
+from modelbuild.cli.targets import recipe_path, workspace_naming
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store, write_atomically
 
@@ -37,8 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     from modelbuild.review.report import gather_report
     from modelbuild.verify.verify import VerifyRequest
 
-    named = Path(options.recipes[0]) if options.recipes else None
-    workspace = workspace_of(named if named and named.exists() else None)
+    workspace = workspace_naming(options.recipes[0] if options.recipes else None)
     with progress(quiet=options.quiet) as observer:
         report = gather_report(
             VerifyRequest(

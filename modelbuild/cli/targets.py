@@ -18,6 +18,12 @@ def workspace_of(recipe: Path | None) -> Workspace:
     return Workspace.around(Path.cwd()) if recipe is None else Workspace.around_recipe(recipe)
 
 
+def workspace_naming(text: str | None) -> Workspace:
+    """The workspace of a recipe that is named by its path; else of the current folder."""
+    named = Path(text) if text else None
+    return workspace_of(named if named and named.exists() else None)
+
+
 def recipe_path(text: str, workspace: Workspace) -> PurePosixPath:
     """A recipe given as file, as folder or by its name in the lock, relative to the workspace."""
     path = Path(text)
@@ -36,8 +42,7 @@ def recipe_path(text: str, workspace: Workspace) -> PurePosixPath:
 def lookup(target: str) -> Lookup:
     """`RECIPE[:STAGE]`, as a command line names a stage."""
     text, _, stage = target.partition(":")
-    named = Path(text)
-    workspace = workspace_of(named if named.exists() else None)
+    workspace = workspace_naming(text)
     return Lookup(
         workspace=workspace,
         store=Store.open(),

@@ -14,7 +14,7 @@ from modelbuild.cli.compared import against_words, compared_json, compared_lines
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import level_words
 from modelbuild.cli.spread import spread_json, spread_lines
-from modelbuild.cli.targets import recipe_path, workspace_of
+from modelbuild.cli.targets import recipe_path, workspace_naming
 from modelbuild.errors import UsageError
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
@@ -60,8 +60,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     options = parser.parse(arguments)
-    named = Path(options.recipes[0]) if options.recipes else None
-    workspace = workspace_of(named if named and named.exists() else None)
+    workspace = workspace_naming(options.recipes[0] if options.recipes else None)
     with progress(quiet=options.quiet) as observer:
         report = verify(
             VerifyRequest(

@@ -10,13 +10,12 @@ from modelbuild.build.build import build
 from modelbuild.build.request import BuildRequest
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.render import table
-from modelbuild.cli.targets import recipe_path, workspace_of
+from modelbuild.cli.targets import recipe_path, workspace_naming, workspace_of
 from modelbuild.review.changes import Change
 from modelbuild.review.why import Kept, Why, explain, keeps
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sources.locations import read_locations
 from modelbuild.sources.lock_on_disk import read_lock
-from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.canonical import Json
 from modelbuild.store.store import Store
 
@@ -61,8 +60,7 @@ def _print(answer: object) -> None:
 
 def _explained(recipe: str, settings: Sequence[str], store: Store) -> list[Why]:
     """Also of the stages of other recipes that it builds on."""
-    named = Path(recipe)
-    workspace: Workspace = workspace_of(named if named.exists() else None)
+    workspace = workspace_naming(recipe)
     request = BuildRequest(
         workspace=workspace,
         store=store,

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelbuild.errors import ModelbuildError, UsageError
-from modelbuild.review.revisions import git
+from modelbuild.errors import ModelbuildError
+from modelbuild.review.revisions import checked_git, git
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_file import parse_lock
@@ -39,7 +39,7 @@ def install(workspace: Workspace) -> Drivers:
         "diff.modelbuild.command": f"{program} diff",
     }
     for name, value in settings.items():
-        _git(["config", "--local", name, value], workspace)
+        checked_git(["config", "--local", name, value], workspace)
     attributes = _attributes(workspace)
     lines = attributes.read_text().splitlines() if attributes.exists() else []
     if ATTRIBUTE not in lines:
@@ -59,18 +59,8 @@ def uninstall(workspace: Workspace) -> None:
 
 
 def _attributes(workspace: Workspace) -> Path:
-    folder = _git(["rev-parse", "--git-path", "info/attributes"], workspace).decode().strip()
+    folder = checked_git(["rev-parse", "--git-path", "info/attributes"], workspace).decode().strip()
     return workspace.root / folder
-
-
-def _git(arguments: list[str], workspace: Workspace) -> bytes:
-    code, found, said = git(arguments, workspace)
-    if code != 0:
-        raise UsageError(
-            f"git {arguments[0]} failed",
-            facts=[("git", said.decode(errors="replace").strip())],
-        )
-    return found
 
 
 def merge_files(base: Path, ours: Path, theirs: Path) -> Merge | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelbuild.errors import InvalidInputError, UsageError
 from modelbuild.review.difference import RecipeDifference, compare_recipe
-from modelbuild.review.revisions import git
+from modelbuild.review.revisions import checked_git, git
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_file import open_lock
@@ -110,12 +110,8 @@ def _commits(workspace: Workspace, limit: int | None) -> list[Commit]:
 
 def _locks(commits: Sequence[Commit], workspace: Workspace) -> Iterator[bytes]:
     """model.lock in each commit, by one process of git; empty where a commit removed it."""
-    import subprocess
-
-    command = ["git", "-C", str(workspace.root), "cat-file", "--batch"]
     wanted = "".join(f"{commit.id}:./{LOCK_NAME}\n" for commit in commits)
-    done = subprocess.run(command, input=wanted.encode(), capture_output=True, check=True)
-    rest = done.stdout
+    rest = checked_git(["cat-file", "--batch"], workspace, wanted.encode())
     for _ in commits:
         header, _, rest = rest.partition(b"\n")
         if header.endswith(b" missing"):

@@ -52,13 +52,27 @@ def lock_bytes_at(revision: str, workspace: Workspace) -> bytes:
     )
 
 
-def git(arguments: list[str], workspace: Workspace) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of git in the workspace. Raises UsageError without git."""
+def git(arguments: list[str], workspace: Workspace, given: bytes = b"") -> tuple[int, bytes, bytes]:
+    """Exit code, stdout and stderr of git in the workspace, which reads `given`.
+
+    Raises UsageError without git.
+    """
     import subprocess
 
     command = ["git", "-C", str(workspace.root), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
+        done = subprocess.run(command, input=given, capture_output=True, check=False)
     except FileNotFoundError:
         raise UsageError("git is not installed", hint="Name two files instead.") from None
     return done.returncode, done.stdout, done.stderr
+
+
+def checked_git(arguments: list[str], workspace: Workspace, given: bytes = b"") -> bytes:
+    """What git prints. Raises UsageError where it fails."""
+    code, found, said = git(arguments, workspace, given)
+    if code != 0:
+        raise UsageError(
+            f"git {arguments[0]} failed",
+            facts=[("git", said.decode(errors="replace").strip())],
+        )
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +42,11 @@ class Why:
 def explain(result: BuildResult, store: Store) -> list[Why]:
     """Of every stage of a build's dry run, upstream stages of other recipes included."""
     found = []
+    built = runs(store)
     for identity, stage in result.stages.items():
         now = result.locked.derivations[identity]
         resolved = stage.realisation.resolved if stage.realisation else None
-        last = _last(identity, resolved, store)
+        last = _last(identity, resolved, built)
         before = find_derivation(last.realisation.resolved, store) if last else None
         outputs = _outputs(identity, result)
         found.append(
@@ -60,9 +61,9 @@ def explain(result: BuildResult, store: Store) -> list[Why]:
     return found
 
 
-def _last(identity: StageId, resolved: Digest | None, store: Store) -> Run | None:
-    found = runs(store, identity.recipe, identity.stage)
-    return next((run for run in found if run.realisation.resolved != resolved), None)
+def _last(identity: StageId, resolved: Digest | None, built: Sequence[Run]) -> Run | None:
+    own = (run for run in built if run.realisation.name == str(identity))
+    return next((run for run in own if run.realisation.resolved != resolved), None)
 
 
 def _outputs(identity: StageId, result: BuildResult) -> dict[str, Json]:
@@ -119,14 +120,15 @@ def keeps(path: Path, lock: Lock, store: Store) -> Kept | None:
     if objects not in resolved.parents:
         return None
     target = store.root / "objects" / resolved.relative_to(objects).parts[0]
-    made = [each for each, _ in find_all(store) if each.path(store) == target]
+    known = [each for each, _ in find_all(store)]
+    made = [each for each in known if each.path(store) == target]
     digests = {each.output for each in made}
     return Kept(
         path=target,
         links=tuple(sorted(rooted(store).get(target, []))),
         claimed=tuple(_claimed(digests, lock)),
         made_by=tuple(made),
-        used_by=tuple(_users(digests, store)),
+        used_by=tuple(_users(digests, known, store)),
     )
 
 
@@ -137,9 +139,9 @@ def _claimed(digests: set[Digest], lock: Lock) -> Iterator[StageId]:
                 yield StageId(name, stage_name)
 
 
-def _users(digests: set[Digest], store: Store) -> list[str]:
+def _users(digests: set[Digest], known: Iterable[Realisation], store: Store) -> list[str]:
     found = set()
-    for realisation, _ in find_all(store):
+    for realisation in known:
         derivation = find_derivation(realisation.resolved, store)
         if derivation and digests.intersection(derivation.upstream.values()):
             found.add(realisation.name)
