@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 
 TYPE_CHECKING = False
@@ -266,12 +268,17 @@ def watch_batches(window: Window, recorder: Recorder) -> None:
 
 
 def end_process() -> None:
-    """With the children: what comes after the step is not wanted."""
+    """With the children: what comes after the step is not wanted.
+
+    The death of a child is news to nobody by then: `DataLoader` would raise in this process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     processes = sys.modules.get("multiprocessing.process")
     for child in processes.active_children() if processes else ():
         child.kill()
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0)
 
 
