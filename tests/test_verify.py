@@ -70,6 +70,61 @@ def test_on_a_machine_that_has_built_nothing_the_rebuild_is_held_against_the_cla
     assert "train     store absent  claim unchecked  rebuild identical to the claim" in ran.out
 
 
+def forget_output(path: str) -> None:
+    for each in (Path(path), *Path(path).rglob("*")):
+        if each.is_dir():
+            each.chmod(0o755)
+    shutil.rmtree(path)
+
+
+def test_an_output_is_here_although_what_it_was_made_from_is_not(tiny: Tiny) -> None:
+    with (tiny.root / "recipe.toml").open("a") as recipe:
+        recipe.write(
+            "\n[stages.publish]\n"
+            'run = ["python", "evaluate.py", "{stages.train}/model.json", "{out}",'
+            ' "{stages.evaluate}"]\nmetrics = "metrics.json"\n'
+        )
+    built = tiny.build()
+    for stage in ("train", "evaluate"):
+        forget_output(built[stage]["path"])
+    ran = tiny.run("verify")
+    assert ran.code == 0, ran.err
+    assert ran.out == (
+        "tiny: lock current\n"
+        "  train     store absent  claim unchecked\n"
+        "  evaluate  store absent  claim unchecked\n"
+        "  publish   store intact  claim holds\n"
+    )
+    metrics = Path(built["publish"]["path"]) / "metrics.json"
+    metrics.chmod(0o644)
+    metrics.write_text("{}")
+    ran = tiny.run("verify")
+    assert ran.code == 5
+    assert "publish   store corrupt" in ran.out
+
+
+def test_it_is_found_by_the_records_of_builds_where_nothing_is_claimed(tiny: Tiny) -> None:
+    built = tiny.build()
+    lock = parse_lock((tiny.root / "model.lock").read_bytes())
+    recipe = lock.recipes["tiny"]
+    stages = {name: replace(stage, claims=()) for name, stage in recipe.stages.items()}
+    unclaimed = replace(lock, recipes={"tiny": replace(recipe, stages=stages)}, classes={})
+    (tiny.root / "model.lock").write_bytes(render_lock(replace(unclaimed, probes={})))
+    forget_output(built["train"]["path"])
+    stages = verdict(tiny)["stages"]
+    assert [stages[name]["store"] for name in stages] == ["absent", "intact"]
+
+
+def test_an_output_that_was_made_from_another_one_than_was_built_again_is_not_it(
+    tiny: Tiny,
+) -> None:
+    drifting(tiny, "recorded")
+    built = tiny.build()
+    forget_output(built["train"]["path"])
+    stages = verdict(tiny, "--rebuild")["stages"]
+    assert [stages[name]["store"] for name in stages] == ["absent", "absent"]
+
+
 def test_a_training_that_depends_on_the_time_is_different(tiny: Tiny, store: Store) -> None:
     drifting(tiny, "bitwise", loss="1")
     tiny.build()

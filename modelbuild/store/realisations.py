@@ -72,7 +72,14 @@ def record(realisation: Realisation, store: Store) -> None:
 def find(
     resolved: Digest, store: Store, on_damaged: Callable[[Path], None] = lambda _: None
 ) -> list[Realisation]:
-    """Every record of a resolved derivation whose output is in the store, sorted by file name.
+    """Every record of a resolved derivation whose output is in the store, sorted by file name."""
+    return [each for each in recorded(resolved, store, on_damaged) if each.path(store).exists()]
+
+
+def recorded(
+    resolved: Digest, store: Store, on_damaged: Callable[[Path], None] = lambda _: None
+) -> list[Realisation]:
+    """Every record of a resolved derivation, sorted by file name, its output here or not.
 
     A record that is truncated or altered counts as absent; it stays where it is, and
     `on_damaged` hears of it.
@@ -89,7 +96,7 @@ def find(
         realisation = _read(file)
         if realisation is None:
             on_damaged(file)
-        elif realisation.path(store).exists():
+        else:
             found.append(realisation)
     return found
 

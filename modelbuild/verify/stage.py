@@ -20,6 +20,7 @@ from modelbuild.spec.recipe import Level
 from modelbuild.store.realisations import Realisation, altered
 from modelbuild.store.tree import scan_tree
 from modelbuild.verify.compare import compare_trees
+from modelbuild.verify.on_record import output_here
 from modelbuild.verify.steps import traces_of
 from modelbuild.verify.verdict import Rebuild, StageVerdict
 
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 def verify_stage(identity: StageId, run: Run, *, rebuild: bool) -> StageVerdict:
     """Look at a stage whose upstream stages were looked at; with `rebuild`, build it again."""
     upstream = run.upstream(identity)
-    first = run.valid(identity, run.resolve(identity, upstream)) if upstream is not None else None
+    if upstream is None:
+        first = output_here(identity, run)
+    else:
+        first = run.valid(identity, run.resolve(identity, upstream))
     problems: list[ModelbuildError] = []
     state = "intact" if first else "absent"
     if first:
