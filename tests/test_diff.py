@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from modelbuild.cli.diff_json import to_json
 from modelbuild.cli.diff_markdown import diff_markdown
 from modelbuild.cli.diff_text import diff_text
 from modelbuild.cli.main import main
@@ -28,6 +29,7 @@ from modelbuild.spec.lock import (
 )
 from modelbuild.spec.lock_file import render_lock
 from modelbuild.spec.numeric_class import NumericClass
+from modelbuild.spec.probes import Probes
 from modelbuild.spec.seed_statistics import SeedStatistics
 
 FACTS = {"cpu-vendor": "GenuineIntel", "libm": "b3:0123456789ab"}
@@ -345,6 +347,104 @@ def test_a_gain_is_told_from_seed_noise(measured: str, deviation: float, verdict
     expected = f"evaluate  accuracy  0.97 -> 0.98  (+0.01, +1.0 %), {verdict}\n"
     assert expected in text(old, new) + "\n"
     assert f"+0.01, +1.0 %<br>{verdict} |" in diff_markdown(compare_locks(old, new), "a", "b")
+
+
+PROBES = Probes(
+    settings="5b9abb72c0d2",
+    digest="89c6711e1a1b",
+    operations={"erf": "3216", "libm": "f1c7", "lstm": "05a1"},
+    threads={"torch": 1},
+)
+
+
+def probed(probes: Probes | None, *recipes: str, key: str = CLASS, threads: int = 1) -> Lock:
+    """A lock that has probes of the environment of these recipes on a class."""
+    environment = an_environment(*WHEELS)
+    lock = a_lock(*(a_recipe(environment, name) for name in recipes))
+    run = f"{environment.key}-x86-64-v3-{threads}"
+    return replace(lock, probes={key: {run: probes}} if probes else {})
+
+
+def test_other_probes_of_the_same_class_are_an_alarm() -> None:
+    other = replace(
+        PROBES, digest="0123456789ab", operations={**PROBES.operations, "lstm": "9b20", "erf": "0"}
+    )
+    old, new = probed(PROBES, "digits", "more"), probed(other, "digits", "more")
+    difference = compare_locks(old, new)
+    alarm = (
+        f"numeric class {CLASS} gives other bits than it did: same machine facts and settings,"
+        " other arithmetic in erf, lstm (probes of digits, more)"
+    )
+    assert difference.alarms == (alarm,)
+    assert text(old, new) == f"ALARM: {alarm}\n\nno recipe differs between old and new"
+    markdown = diff_markdown(difference, "old", "new")
+    assert markdown.startswith(
+        f"### Models: old → new\n\n> [!CAUTION]\n> numeric class {CLASS} gives other bits"
+    )
+    assert markdown.endswith("\n\nNo recipe differs.")
+    assert "lstm 05a1 -> 9b20" in diff_text(difference, "old", "new", everything=True)
+    (record,) = to_json(difference)["probes"]
+    assert record == {
+        "class": CLASS,
+        "run": f"{an_environment(*WHEELS).key}-x86-64-v3-1",
+        "kind": "other bits",
+        "recipes": ["digits", "more"],
+        "operations": ["erf", "lstm"],
+        "old": {"settings": "5b9abb72c0d2", "digest": "89c6711e1a1b"},
+        "new": {"settings": "5b9abb72c0d2", "digest": "0123456789ab"},
+    }
+
+
+def test_of_many_probes_that_differ_the_first_are_named() -> None:
+    names = [f"op{number:02}" for number in range(20)]
+    first = replace(PROBES, operations=dict.fromkeys(names, "0"))
+    other = replace(first, digest="other", operations=dict.fromkeys(names, "1"))
+    (alarm,) = compare_locks(probed(first), probed(other)).alarms
+    assert "op00" in alarm
+    assert "op11 and 8 more (probes of digits)" in alarm
+    assert "op12" not in alarm
+
+
+def test_probes_that_are_gone_or_edited_are_an_alarm() -> None:
+    assert compare_locks(probed(PROBES), probed(None)).alarms == (
+        f"the probes of digits on numeric class {CLASS} are gone, and its claims are not: other"
+        " arithmetic would pass unseen",
+    )
+    edited = replace(PROBES, operations={"libm": "0000"})
+    assert compare_locks(probed(PROBES), probed(edited)).alarms == (
+        f"the probes of digits on numeric class {CLASS} were edited: the same digest has other"
+        " content",
+    )
+
+
+def test_probes_that_went_with_their_class_or_environment_are_no_change() -> None:
+    without = replace(probed(None), classes={})
+    assert compare_locks(probed(PROBES), without).probes == ()
+    others = with_wheels(a_wheel("numpy", "3.0"))
+    assert compare_locks(probed(PROBES), others).probes == ()
+
+
+def test_new_probes_of_a_new_class_are_folded() -> None:
+    runs = {f"{an_environment(*WHEELS).key}-x86-64-v3-{threads}": PROBES for threads in (1, 2, 4)}
+    facts = {**FACTS, "libm": "b3:ba9876543210"}
+    key = NumericClass(facts).key
+    claims = (a_claim(digest("train"), loss=0.1),)
+    claims = tuple(replace(claim, numeric_class=key) for claim in claims)
+    stage = replace(train_stage(), claims=claims)
+    new = changed(stages={"train": stage})
+    new = replace(new, classes={CLASS: FACTS, key: facts}, probes={key: runs})
+    difference = compare_locks(a_lock(), new)
+    assert difference.alarms == ()
+    assert text(a_lock(), new).endswith(f"\n\nprobes\n  {key}  3 new (digits)")
+    assert f"**Probes**\n\n- `{key}` 3 new (digits)" in diff_markdown(difference, "old", "new")
+
+
+def test_probes_with_other_settings_are_said_not_to_be_comparable() -> None:
+    other = replace(PROBES, settings="0123456789ab", digest="other")
+    difference = compare_locks(probed(PROBES), probed(other))
+    assert difference.alarms == ()
+    said = diff_text(difference, "old", "new")
+    assert said.endswith(f"probes\n  {CLASS}  1 with other settings, not to be compared (digits)")
 
 
 def test_states_of_claims() -> None:

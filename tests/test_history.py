@@ -8,7 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_diff import WHEELS, a_lock, a_recipe, an_environment, evaluate_stage, train_stage
+from test_diff import (
+    CLASS,
+    PROBES,
+    WHEELS,
+    a_lock,
+    a_recipe,
+    an_environment,
+    evaluate_stage,
+    probed,
+    train_stage,
+)
 
 from modelbuild.cli.main import main
 from modelbuild.spec.lock import Lock
@@ -134,6 +144,30 @@ def test_json_has_the_whole_difference_of_every_step(
         "2026-01-31",
     )
     assert last["difference"]["params"] == {"lr": {"old": 0.001, "new": 0.01}}
+
+
+def test_other_probes_of_the_same_class_are_a_step(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock = replace(at(0.97, 0.001), probes=probed(PROBES).probes)
+    commit(lock, "probed")
+    other = replace(PROBES, digest="other", operations={**PROBES.operations, "lstm": "9b20"})
+    commit(replace(lock, probes=probed(other).probes), "another machine")
+    moved = f"numeric class {CLASS} gives other bits (lstm)"
+    assert told(capsys, "digits")[1:] == [
+        ["2026-01-31", "0.1", "0.97", "added: begin"],
+        ["2026-01-31", "0.1", "0.97", f"{moved}: another machine"],
+    ]
+    changed = replace(at(0.99, 0.01), probes=probed(PROBES).probes)
+    commit(changed, "back")
+    assert told(capsys, "digits")[-1][-1] == f"params.lr, {moved}: back"
+    assert main(["history", "digits", "--json"]) == 0
+    steps = json.loads(capsys.readouterr().out)["steps"]
+    assert [[each["operations"] for each in step["probes"]] for step in steps] == [
+        [],
+        [["lstm"]],
+        [["lstm"]],
+    ]
 
 
 def test_without_git_there_is_no_history(

@@ -51,7 +51,8 @@ def report_markdown(report: CheckReport) -> str:
 def _difference(report: CheckReport) -> LockDifference | None:
     """That nothing differs is worth saying only of a lock that is current."""
     found = report.difference
-    return found if found and (found.recipes or not report.check.problems) else None
+    changed = found and (found.recipes or found.probes)
+    return found if changed or not report.check.problems else None
 
 
 def _base(report: CheckReport) -> str:

@@ -8,7 +8,9 @@ from typing import TypeVar
 from modelbuild.review.changes import Change
 from modelbuild.review.difference import LockDifference, RecipeDifference, StageDifference
 from modelbuild.review.packages import Package, PackageChange
+from modelbuild.review.probes import ProbeChange
 from modelbuild.spec.lock import Claim, LockedData, LockedFile, LockedWheel
+from modelbuild.spec.probes import Probes
 
 T = TypeVar("T")
 
@@ -18,7 +20,24 @@ def to_json(difference: LockDifference) -> dict[str, object]:
         "recipes": {recipe.name: recipe_json(recipe) for recipe in difference.recipes},
         "unchanged": list(difference.unchanged),
         "alarms": list(difference.alarms),
+        "probes": [probe_json(each) for each in difference.probes],
     }
+
+
+def probe_json(change: ProbeChange) -> dict[str, object]:
+    return {
+        "class": change.numeric_class,
+        "run": change.run,
+        "kind": str(change.kind),
+        "recipes": list(change.recipes),
+        "operations": list(change.operations),
+        "old": _probes(change.old),
+        "new": _probes(change.new),
+    }
+
+
+def _probes(probes: Probes | None) -> dict[str, object] | None:
+    return {"settings": probes.settings, "digest": probes.digest} if probes else None
 
 
 def recipe_json(recipe: RecipeDifference) -> dict[str, object]:

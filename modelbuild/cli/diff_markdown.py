@@ -13,6 +13,7 @@ from modelbuild.cli.diff_words import (
     model_words,
     package_counts,
     package_words,
+    probe_words,
     step,
     value_words,
 )
@@ -25,13 +26,14 @@ _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~@])")
 def diff_markdown(difference: LockDifference, old: str, new: str) -> str:
     """Readable without opening anything else."""
     lines = [f"### Models: {plain(old)} → {plain(new)}", ""]
-    if not difference.recipes:
-        return "\n".join([*lines, "No recipe differs."])
     for alarm in difference.alarms:
         lines += ["> [!CAUTION]", f"> {plain(alarm)}", ""]
     for recipe in difference.recipes:
         lines += [*_recipe_lines(recipe, difference), ""]
-    if difference.unchanged:
+    if not difference.recipes:
+        lines += ["No recipe differs.", ""]
+    lines += _list("Probes", list(probe_words(difference.probes)))
+    if difference.recipes and difference.unchanged:
         lines.append(f"Unchanged: {plain(', '.join(difference.unchanged))}")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n")
 

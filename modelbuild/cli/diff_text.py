@@ -13,6 +13,7 @@ from modelbuild.cli.diff_words import (
     model_words,
     package_counts,
     package_words,
+    probe_words,
     stage_words,
     value_words,
 )
@@ -22,12 +23,14 @@ from modelbuild.review.packages import PackageChange
 
 def diff_text(difference: LockDifference, old: str, new: str, *, everything: bool = False) -> str:
     """`everything`: nothing is folded."""
-    if not difference.recipes:
-        return f"no recipe differs between {old} and {new}"
     lines = [f"ALARM: {alarm}" for alarm in difference.alarms]
     for recipe in difference.recipes:
         lines += ["", *_recipe_lines(recipe, difference, everything)]
-    if difference.unchanged:
+    if not difference.recipes:
+        lines += ["", f"no recipe differs between {old} and {new}"]
+    if probes := list(probe_words(difference.probes, everything=everything)):
+        lines += ["", "probes", *(f"  {line}" for line in probes)]
+    if difference.recipes and difference.unchanged:
         lines += ["", f"unchanged: {', '.join(difference.unchanged)}"]
     return "\n".join(lines).strip("\n")
 

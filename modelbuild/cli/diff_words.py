@@ -9,6 +9,7 @@ from modelbuild.cli.render import size
 from modelbuild.review.changes import Change, changes
 from modelbuild.review.difference import ClaimState, StageDifference
 from modelbuild.review.packages import PackageChange
+from modelbuild.review.probes import ProbeChange, ProbeKind
 from modelbuild.spec.lock import LockedData, LockedFile
 from modelbuild.spec.recipe import ParamValue
 from modelbuild.spec.toml_text import toml_value
@@ -144,6 +145,39 @@ def code_words(change: Change[LockedFile]) -> str:
     if old.digest == new.digest:
         return f"{change.name}  {'now' if new.executable else 'no longer'} executable"
     return f"{change.name}  {old.lines} -> {new.lines} lines"
+
+
+def probe_words(probes: Sequence[ProbeChange], *, everything: bool = False) -> Iterator[str]:
+    """`733aa9dce364  2 new probes (digits, wine)`; what is an alarm is said as one, and listed
+    with `everything`.
+    """
+    if everything:
+        yield from (f"{each.numeric_class}  {_one_probe(each)}" for each in probes)
+        return
+    folded: dict[tuple[str, ProbeKind], list[ProbeChange]] = {}
+    for each in probes:
+        if not each.is_alarm:
+            folded.setdefault((each.numeric_class, each.kind), []).append(each)
+    for (key, kind), group in folded.items():
+        recipes = sorted({name for each in group for name in each.recipes})
+        whose = f" ({', '.join(recipes)})" if recipes else ""
+        if kind is ProbeKind.NEW:
+            yield f"{key}  {len(group)} new{whose}"
+        else:
+            yield f"{key}  {len(group)} with other settings, not to be compared{whose}"
+
+
+def _one_probe(change: ProbeChange) -> str:
+    """`3ac91d49be3f-x86-64-v3-2  other bits: lstm 05a1 -> 9b20`"""
+    old, new = change.old, change.new
+    words = f"{change.run}  {change.kind}"
+    if not change.operations or not old or not new:
+        return words
+    moved = [
+        f"{name} {old.operations.get(name, 'absent')} -> {new.operations.get(name, 'absent')}"
+        for name in change.operations
+    ]
+    return f"{words}: {', '.join(moved)}"
 
 
 def package_words(change: PackageChange) -> str:

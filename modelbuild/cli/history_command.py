@@ -69,7 +69,7 @@ def _values(step: Step, metrics: Sequence[str] | None) -> dict[str, float]:
 
 
 def _to_json(found: History) -> dict[str, object]:
-    from modelbuild.cli.diff_json import recipe_json
+    from modelbuild.cli.diff_json import probe_json, recipe_json
 
     return {
         "recipe": found.recipe,
@@ -80,6 +80,7 @@ def _to_json(found: History) -> dict[str, object]:
                 "author": step.commit.author,
                 "subject": step.commit.subject,
                 "difference": recipe_json(step.difference),
+                "probes": [probe_json(each) for each in step.probes],
             }
             for step in found.steps
         ],

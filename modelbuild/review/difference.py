@@ -12,6 +12,7 @@ from enum import StrEnum
 from modelbuild.review.changes import Change, changes
 from modelbuild.review.noise import against_noise
 from modelbuild.review.packages import PackageChange, compare_packages
+from modelbuild.review.probes import ProbeChange, compare_probes, probe_alarms
 from modelbuild.review.reasons import rebuild_reasons
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.lock import (
@@ -93,29 +94,39 @@ class LockDifference:
     """What no honest change does, or what must not be missed."""
     classes: Mapping[str, Mapping[str, str]]
     """Facts of every numeric class that either side names."""
+    probes: tuple[ProbeChange, ...]
+    """What asks for a look first."""
 
 
 def compare_locks(old: Lock, new: Lock) -> LockDifference:
     names = sorted({*old.recipes, *new.recipes})
     compared = {name: compare_recipe(name, old, new) for name in names}
     recipes = tuple(each for each in compared.values() if each is not None)
+    probes = compare_probes(old, new)
     return LockDifference(
         recipes=recipes,
         unchanged=tuple(name for name, each in compared.items() if each is None),
-        alarms=tuple(_alarms(recipes)),
+        alarms=(*_alarms(recipes), *probe_alarms(probes)),
         classes={**old.classes, **new.classes},
+        probes=probes,
     )
 
 
-def compare_recipe(name: str, old_lock: Lock, new_lock: Lock) -> RecipeDifference | None:
-    """What changed in one recipe; None where nothing differs, or neither has it."""
+def compare_recipe(
+    name: str, old_lock: Lock, new_lock: Lock, *, always: bool = False
+) -> RecipeDifference | None:
+    """What changed in one recipe; None where neither has it or nothing differs.
+
+    With `always`, a recipe of which nothing differs has a record too.
+    """
     old, new = old_lock.recipes.get(name), new_lock.recipes.get(name)
     before = old_lock.environments[old.environment] if old else None
     after = new_lock.environments[new.environment] if new else None
     if old is None and new is None:
         return None
     # Environments of one key may differ in the interpreters that they accept.
-    if old == new and (before and before.interpreters) == (after and after.interpreters):
+    accepted = (before and before.interpreters), (after and after.interpreters)
+    if old == new and accepted[0] == accepted[1] and not always:
         return None
     return RecipeDifference(
         name=name,

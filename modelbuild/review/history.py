@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from modelbuild.errors import InvalidInputError, UsageError
 from modelbuild.review.difference import RecipeDifference, compare_recipe
+from modelbuild.review.probes import ProbeChange, compare_probes
 from modelbuild.review.revisions import checked_git, git
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
 from modelbuild.spec.lock import Lock
@@ -26,11 +27,15 @@ class Commit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A commit in which the recipe's entry in the lock is not what it was before."""
+    """A commit in which the recipe's entry in the lock is not what it was before, or the probes
+    of its numeric classes were replaced.
+    """
 
     commit: Commit
     difference: RecipeDifference
     """From the step before; the first one adds the recipe."""
+    probes: tuple[ProbeChange, ...] = ()
+    """Of the recipe's numeric classes."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -53,7 +58,10 @@ class Step:
             for reason in stage.reasons
             if not reason.startswith("stages.")
         }
-        return ", ".join(reasons) or "built"
+        probes = dict.fromkeys(each.says for each in self.probes if each.is_alarm)
+        same = not any(stage.changed for stage in self.difference.stages)
+        rest = [] if probes and same else ["built"]
+        return ", ".join([*(reasons or rest), *probes])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,13 +87,15 @@ def history(recipe: str, workspace: Workspace, limit: int | None = None) -> Hist
     for commit, data in zip(commits, _locks(commits, workspace), strict=True):
         try:
             now = open_lock(data, f"{commit.id[:8]}:{LOCK_NAME}") if data else Lock()
-            difference = compare_recipe(recipe, before, now)
+            probes = tuple(each for each in compare_probes(before, now) if recipe in each.recipes)
+            always = any(each.is_alarm for each in probes)
+            difference = compare_recipe(recipe, before, now, always=always)
         except InvalidInputError:
             unreadable.append(commit)
             continue
         seen.update(now.recipes)
         if difference is not None:
-            steps.append(Step(commit=commit, difference=difference))
+            steps.append(Step(commit=commit, difference=difference, probes=probes))
         before = now
     if not steps:
         raise _unknown(recipe, seen, unreadable)
