@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from modelbuild.sandbox.gpus import (
     parse_programs,
 )
 from modelbuild.sandbox.host_system import driver_devices, driver_folder
-from modelbuild.sandbox.lease import holder_of, leased
+from modelbuild.sandbox.lease import PAUSE_SECONDS, holder_of, leased
 from modelbuild.spec.recipe import Device, Hardware
 from modelbuild.store.store import Store
 
@@ -131,6 +133,7 @@ def test_gpus_of_one_kind_are_chosen_from_so_that_the_class_is_known_before() ->
 @pytest.fixture
 def gpus(tmp_path: Path) -> tuple[Gpu, ...]:
     """Files stand for devices: they are locked alike."""
+    (tmp_path / "nvidiactl").touch()
     for index in range(3):
         (tmp_path / f"nvidia{index}").touch()
     return tuple(
@@ -153,15 +156,28 @@ with leased(gpus, int(sys.argv[1]), lambda what: print(what, flush=True)) as hel
 """
 
 
-def hold(count: int, gpus: tuple[Gpu, ...]) -> subprocess.Popen[str]:
+@contextmanager
+def hold(count: int, gpus: tuple[Gpu, ...]) -> Iterator[subprocess.Popen[str]]:
     """Another process that leases some of them until its stdin ends."""
     paths = [gpu.device for gpu in gpus]
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(count), *paths],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError("twenty seconds have passed")
 
 
 def said(process: subprocess.Popen[str]) -> str:
@@ -182,12 +198,49 @@ def test_the_first_gpus_that_are_free_are_leased(gpus: tuple[Gpu, ...]) -> None:
     assert [holder_of(gpu) for gpu in gpus] == [None] * 3
 
 
-def test_who_waits_says_for_whom_and_holds_nothing(gpus: tuple[Gpu, ...]) -> None:
+def test_who_waits_says_for_whom(gpus: tuple[Gpu, ...]) -> None:
     with leased(gpus[:1], 1, refuse_to_wait), hold(2, gpus[:2]) as other:
         assert said(other) == f"2 GPUs of 2, leased by process {os.getpid()}"
+
+
+def test_who_is_first_in_line_keeps_what_becomes_free_and_others_hold_nothing(
+    gpus: tuple[Gpu, ...],
+) -> None:
+    with leased(gpus[:1], 1, refuse_to_wait), hold(2, gpus[:2]) as first:
+        assert said(first).startswith("2 GPUs of 2")
+        wait_until(lambda: holder_of(gpus[1]) == f"process {first.pid}")
+        with hold(2, (gpus[0], gpus[2])) as second:
+            assert said(second).startswith("2 GPUs of 2")
+            time.sleep(3 * PAUSE_SECONDS)
+            with leased(gpus[2:], 1, refuse_to_wait) as held:
+                assert held == gpus[2:]
+
+
+def test_many_that_need_one_gpu_do_not_keep_one_that_needs_two_from_its_turn(
+    gpus: tuple[Gpu, ...],
+) -> None:
+    """But for what it keeps itself, the two are never free at the same time."""
+    with hold(1, gpus[:1]) as one, hold(1, gpus[1:2]) as another:
+        assert said(one).startswith("holds")
+        assert said(another).startswith("holds")
+        with hold(2, gpus[:2]) as both:
+            assert said(both).startswith("2 GPUs of 2")
+            one.communicate("")
+            wait_until(lambda: holder_of(gpus[0]) == f"process {both.pid}")
+            another.communicate("")
+            assert said(both) == f"holds {gpus[0].device} {gpus[1].device}"
+            both.communicate("")
+
+
+def test_without_the_drivers_control_file_who_waits_holds_nothing(
+    gpus: tuple[Gpu, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "nvidiactl").unlink()
+    with leased(gpus[:1], 1, refuse_to_wait), hold(2, gpus[:2]) as other:
+        assert said(other).startswith("2 GPUs of 2")
+        time.sleep(3 * PAUSE_SECONDS)
         with leased(gpus[1:], 2, refuse_to_wait) as rest:
             assert rest == gpus[1:]
-        other.kill()
 
 
 def test_a_lease_ends_with_its_process_however_that_ends(gpus: tuple[Gpu, ...]) -> None:

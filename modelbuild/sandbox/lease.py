@@ -19,14 +19,15 @@ from modelbuild.sandbox.gpus import Gpu, fitting_gpus, read_gpus
 from modelbuild.spec.recipe import Hardware
 
 PAUSE_SECONDS = 0.5
+LINE = "nvidiactl"
+"""The driver's control file, which lies beside the device files and which every build may open."""
 
 
 @contextmanager
 def leased_gpus(hardware: Hardware, on_wait: Callable[[str], None]) -> Iterator[tuple[Gpu, ...]]:
     """As many of the fitting GPUs as the recipe asks for, the first that are free.
 
-    Waits until there are enough; `on_wait` hears once what for. A build that waits holds nothing,
-    so that two builds can't wait for each other.
+    Waits until there are enough; `on_wait` hears once what for.
     """
     if not hardware.gpus:
         yield ()
@@ -39,47 +40,67 @@ def leased_gpus(hardware: Hardware, on_wait: Callable[[str], None]) -> Iterator[
 def leased(
     gpus: Sequence[Gpu], count: int, on_wait: Callable[[str], None]
 ) -> Iterator[tuple[Gpu, ...]]:
-    """Any `count` of these GPUs."""
-    held = _take(gpus, count)
-    if held is None:
-        on_wait(_waited_for(gpus, count))
-    while held is None:
-        time.sleep(PAUSE_SECONDS)
-        held = _take(gpus, count)
+    """Any `count` of these GPUs.
+
+    Of the builds that wait, the one that is first in line keeps each GPU that becomes free, so that
+    builds that need fewer can't pass it for ever. It waits for builds that have all they need; the
+    others hold nothing. So no two builds wait for each other.
+    """
+    held: dict[Gpu, int] = {}
+    line = None
     try:
+        if not _take(gpus, count, held):
+            _release(held)
+            on_wait(_waited_for(gpus, count))
+        while len(held) < count:
+            if line is None:
+                _release(held)
+                line = _first_in_line(gpus)
+            time.sleep(PAUSE_SECONDS)
+            _take(gpus, count, held)
+        _close(line)
+        line = None
         yield tuple(held)
     finally:
+        _close(line)
         _release(held)
 
 
-def _take(gpus: Sequence[Gpu], count: int) -> dict[Gpu, int] | None:
-    """The descriptors that hold the leases; None, and nothing held, where too few are free."""
-    held: dict[Gpu, int] = {}
+def _take(gpus: Sequence[Gpu], count: int, held: dict[Gpu, int]) -> bool:
+    """Add what is free to the descriptors that hold the leases; whether there are enough."""
+    for gpu in gpus:
+        if len(held) == count:
+            break
+        if gpu in held:
+            continue
+        shared = next((held[each] for each in held if each.device == gpu.device), None)
+        descriptor = _lock(gpu) if shared is None else os.dup(shared)
+        if descriptor is not None:
+            held[gpu] = descriptor
+    return len(held) == count
+
+
+def _first_in_line(gpus: Sequence[Gpu]) -> int | None:
+    """The descriptor that holds the place; None where another build has it, or no such file is."""
     try:
-        for gpu in gpus:
-            shared = next((held[each] for each in held if each.device == gpu.device), None)
-            descriptor = _lock(gpu) if shared is None else os.dup(shared)
-            if descriptor is not None:
-                held[gpu] = descriptor
-            if len(held) == count:
-                return held
-    except BaseException:
-        _release(held)
-        raise
-    _release(held)
-    return None
+        return _locked(os.path.join(os.path.dirname(gpus[0].device), LINE))
+    except OSError:
+        return None
 
 
-def _release(held: dict[Gpu, int]) -> None:
-    for descriptor in held.values():
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
         os.close(descriptor)
 
 
-def _lock(gpu: Gpu) -> int | None:
-    import fcntl
+def _release(held: dict[Gpu, int]) -> None:
+    while held:
+        os.close(held.popitem()[1])
 
+
+def _lock(gpu: Gpu) -> int | None:
     try:
-        descriptor = os.open(gpu.device, os.O_RDONLY | os.O_CLOEXEC)
+        return _locked(gpu.device)
     except OSError as error:
         raise UnavailableError(
             f"{gpu} can't be leased: its device file can't be opened",
@@ -90,6 +111,13 @@ def _lock(gpu: Gpu) -> int | None:
             hint="nvidia-smi lists it, but no program of yours could use it. In a container, pass"
             " the device\nfile on; else ask who administers this machine for the right to it.",
         ) from error
+
+
+def _locked(path: str) -> int | None:
+    """A descriptor of the file that locks it; None where another has locked it."""
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
