@@ -193,7 +193,13 @@ def test_a_parameter_that_a_stage_does_not_read_is_no_reason() -> None:
         ({"seed": 7}, ("seed",)),
         ({"hardware": {"cpu": "x86-64-v3", "device": "cpu", "threads": 2}}, ("hardware.threads",)),
         ({"runtime": "2"}, ("bootstrap",)),
-        ({}, ("env, tf32, allow or the metrics file",)),
+        ({"allow": ("cumsum",)}, ("allow",)),
+        ({"tf32": "false"}, ("tf32",)),
+        (
+            {"hardware": {"cpu": "x86-64-v3", "device": "cpu", "mkl": "unchanged", "threads": 1}},
+            ("hardware.mkl",),
+        ),
+        ({}, ("env, processes of a stage or the metrics file",)),
     ],
 )
 def test_every_reason_to_rebuild_has_its_name(
@@ -202,6 +208,15 @@ def test_every_reason_to_rebuild_has_its_name(
     stages = {"evaluate": evaluate_stage(accuracy=0.97), "train": train_stage("moved")}
     new = changed(**fields, stages=stages)
     assert reasons(compare_locks(a_lock(), new))["train"] == expected
+
+
+def test_tf32_and_mkl_are_told_with_their_values() -> None:
+    hardware = {"cpu": "x86-64-v3", "device": "cpu", "mkl": "unchanged", "threads": 1}
+    new = changed(tf32="false", hardware=hardware)
+    said = text(a_lock(), new)
+    assert "  settings\n    hardware.mkl  unchanged (new)\n    tf32  script -> false" in said
+    settings = to_json(compare_locks(a_lock(), new))["recipes"]["digits"]["settings"]
+    assert settings["tf32"] == {"old": "script", "new": False}
 
 
 def test_changed_code_and_a_changed_command_are_reasons() -> None:

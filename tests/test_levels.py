@@ -187,6 +187,31 @@ def test_an_allowed_operation_lowers_the_level_where_everyone_sees_it(tiny: Tiny
     assert (verified["level"], verified["allow"]) == ("functional", ["b", "a"])
 
 
+def test_tf32_and_mkl_are_in_lock_and_derivation(tiny: Tiny) -> None:
+    tiny.run("lock")
+    before = lock_of(tiny).recipes["tiny"]
+    text = (tiny.root / "model.lock").read_text()
+    assert "tf32" not in text
+    assert "mkl" not in text
+    tiny.replace("recipe.toml", "seed = 7", 'seed = 7\ntf32 = "script"')
+    assert tiny.run("lock", "--check").code == 0
+    tiny.replace("recipe.toml", 'tf32 = "script"', "tf32 = false")
+    ran = tiny.run("lock", "--check")
+    assert ran.code == 4
+    assert "tiny: tf32\n" in ran.err
+    tiny.run("lock")
+    off = lock_of(tiny).recipes["tiny"]
+    assert off.tf32 == "false"
+    assert '\nlevel = "bitwise"\ntf32 = false\n' in (tiny.root / "model.lock").read_text()
+    assert off.stages["train"].derivation != before.stages["train"].derivation
+    tiny.replace("recipe.toml", "[determinism]", '[hardware]\nmkl = "unchanged"\n\n[determinism]')
+    assert "tiny: hardware\n" in tiny.run("lock", "--check").err
+    tiny.run("lock")
+    unchanged = lock_of(tiny).recipes["tiny"]
+    assert unchanged.hardware["mkl"] == "unchanged"
+    assert unchanged.stages["train"].derivation != off.stages["train"].derivation
+
+
 def test_a_lower_level_alone_makes_no_stage_stale(tiny: Tiny) -> None:
     tiny.build()
     claims = lock_of(tiny).recipes["tiny"].stages

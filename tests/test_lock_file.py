@@ -144,6 +144,7 @@ def an_example() -> Lock:
         exclude_newer="2026-01-31",
         level=Level.FUNCTIONAL,
         allow=("cumsum_cuda_kernel", "index_add_cuda_"),
+        tf32="false",
         code={
             "conf/base.yaml": LockedFile(digest=digest("yaml"), lines=3),
             "evaluate.py": LockedFile(digest=digest("evaluate"), lines=40),
@@ -296,6 +297,7 @@ def recipes(
         hardware=draw(st.dictionaries(names, texts | counts, max_size=2)),
         stages=draw(st.dictionaries(names, stages, max_size=2)),
         exclude_newer=draw(st.none() | texts),
+        tf32=draw(st.sampled_from(["script", "false"])),
     )
 
 

@@ -118,7 +118,7 @@ def test_show_is_a_tree_down_to_the_data(tiny: Tiny) -> None:
     assert "└─ stages.train: tiny:train  " in out
     assert "   │  lr = 0.5" in out
     assert "6 B: path numbers.txt" in out
-    assert "├─ seed: 7" in out
+    assert "├─ seed: 7\n├─ tf32: script\n├─ mkl: patched\n" in out
 
 
 def test_show_takes_a_run_a_recipe_and_a_path(tiny: Tiny) -> None:

@@ -25,6 +25,7 @@ _KEYS = {
     "seed": "determinism.seed",
     "stages": "stages",
     "stages added or removed": "stages",
+    "tf32": "determinism.tf32",
 }
 """Where a recipe has what `lock --check` says has moved."""
 

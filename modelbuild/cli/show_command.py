@@ -106,6 +106,7 @@ def _inputs(found: Provenance, told: set[str]) -> Iterator[Branch]:
         if lines := list(values):
             yield title, lines
     yield f"seed: {inputs.get('seed')}", []
+    yield from ((line, []) for line in _determinism(inputs))
     yield f"bootstrap: {inputs.get('runtime')}", []
     environment = str(inputs.get("environment"))[:15]
     if environment in told:
@@ -113,6 +114,15 @@ def _inputs(found: Provenance, told: set[str]) -> Iterator[Branch]:
     else:
         told.add(environment)
         yield f"environment {environment}", list(_packages(found))
+
+
+def _determinism(inputs: Mapping[str, Json]) -> Iterator[str]:
+    variables, allow = inputs.get("variables"), inputs.get("allow")
+    yield f"tf32: {inputs.get('tf32')}"
+    if isinstance(variables, Mapping):
+        yield f"mkl: {variables.get('MODELBUILD_MKL')}"
+    if isinstance(allow, Sequence) and allow:
+        yield f"allow: {', '.join(map(str, allow))}"
 
 
 def _values(table: Json) -> Iterator[str]:

@@ -147,6 +147,7 @@ def _lock_inputs(recipe: Recipe, previous: Lock, request: LockRequest) -> _Input
         seed=recipe.determinism.seed,
         level=recipe.determinism.level,
         allow=tuple(sorted(set(recipe.determinism.allow))),
+        tf32=recipe.determinism.tf32,
         hardware=_hardware(recipe),
         stages={},
         exclude_newer=recipe.environment.exclude_newer,
@@ -160,6 +161,7 @@ def _hardware(recipe: Recipe) -> dict[str, str | int]:
         "device": hardware.device.value,
         "threads": hardware.threads,
         "cpu": hardware.cpu,
+        "mkl": hardware.mkl if hardware.mkl != "patched" else None,
         "gpu": hardware.gpu,
         "gpus": hardware.gpus or None,
         "gpu-memory": hardware.gpu_memory_bytes,
@@ -278,6 +280,7 @@ def changes(result: LockResult, name: str) -> list[str]:
         ("seed", "seed"),
         ("level", "level"),
         ("allowed operations", "allow"),
+        ("tf32", "tf32"),
         ("hardware", "hardware"),
         ("path", "path"),
     ):

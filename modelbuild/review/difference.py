@@ -153,6 +153,7 @@ def _settings(
         "seed": recipe.seed,
         "level": recipe.level.value,
         "allow": recipe.allow or None,
+        "tf32": False if recipe.tf32 == "false" else recipe.tf32,
         **{f"hardware.{name}": value for name, value in recipe.hardware.items()},
         "python": environment.python,
         "platform": environment.platform,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from modelbuild.spec.lock import Lock, LockedRecipe
-from modelbuild.spec.probes import Probes
+from modelbuild.spec.probes import Probes, run_name
 
 _NAMED = 12
 """Operations that are named where many differ."""
@@ -133,7 +133,6 @@ def _recipes(numeric_class: str, run: str, lock: Lock) -> set[str]:
 
 
 def _runs_as(recipe: LockedRecipe, run: str) -> bool:
-    """Whether it is a run for such a recipe; a device may follow in its name."""
     hardware = recipe.hardware
-    name = f"{recipe.environment}-{hardware.get('cpu')}-{hardware.get('threads')}"
-    return run == name or run.startswith(f"{name}-")
+    parts = (recipe.environment, hardware.get("cpu"), hardware.get("threads"))
+    return run == run_name(parts, str(hardware.get("device")), recipe.tf32)

@@ -9,7 +9,7 @@ from modelbuild.spec.derivation import StageId
 from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Lock, LockedRecipe, LockedStage
 
-UNNAMED = "env, tf32, allow or the metrics file"
+UNNAMED = "env, processes of a stage or the metrics file"
 """What a derivation holds and a lock does not spell out."""
 
 
@@ -29,6 +29,8 @@ def _reasons(identity: StageId, old: Lock, new: Lock) -> Iterator[str]:
         yield "seed"
     if before.allow != after.allow:
         yield "allow"
+    if before.tf32 != after.tf32:
+        yield "tf32"
     numerics = changes(_numerics(before), _numerics(after))
     yield from (f"hardware.{change.name}" for change in numerics)
     if old.environments[before.environment].digest != new.environments[after.environment].digest:

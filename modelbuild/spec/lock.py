@@ -230,11 +230,18 @@ class LockedRecipe:
     """What is promised; no part of a derivation."""
     allow: tuple[str, ...] = ()
     """Non-deterministic operations that the recipe accepts, sorted."""
+    tf32: str = "script"
+    """As in the recipe: `script` or `false`."""
 
     @property
     def content(self) -> Digest:
         """Of all but claims and statistics: what no merge by lines may put together."""
-        return canonical_digest(_plain(self))
+        content = _plain(self)
+        assert isinstance(content, dict)
+        if self.tf32 == "script":
+            # What the lock does not write where it is the default is not in the digest either.
+            del content["tf32"]
+        return canonical_digest(content)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

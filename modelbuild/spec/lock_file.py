@@ -107,6 +107,7 @@ def _recipe_lines(name: str, recipe: LockedRecipe) -> list[str]:
         "seed": recipe.seed,
         "level": recipe.level.value,
         "allow": list(recipe.allow) or None,
+        "tf32": False if recipe.tf32 == "false" else None,
         "content": recipe.content.short,
     }
     tables: dict[str, dict[str, Json]] = {

@@ -100,6 +100,7 @@ def read_recipe(
         seed=table.take("seed", values.integer),
         level=Level(table.take("level", values.level)),
         allow=table.maybe("allow", values.sorted_strings) or (),
+        tf32=table.maybe("tf32", values.tf32) or "script",
         code=code,
         data={key: _data(data) for key, data in table.tables("data")},
         params=dict(table.entries("params", values.param)),

@@ -249,6 +249,12 @@ def level(value: object) -> str:
     return str(value)
 
 
+def tf32(value: object) -> str:
+    if value is not False:
+        raise ValueError("false: the script's choice, which is the default, is not written")
+    return "false"
+
+
 def upstream(value: object) -> tuple[str, str]:
     """A stage and the beginning of its derivation's digest."""
     match = _UPSTREAM.fullmatch(value) if isinstance(value, str) else None

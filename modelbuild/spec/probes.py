@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from modelbuild.spec.canonical import canonical_digest
@@ -27,15 +27,21 @@ class ProbeRun:
 
 def probe_run(recipe: Recipe, environment: str, runtime: str) -> ProbeRun:
     """`environment` is its key in the lock, `runtime` the locked bootstrap."""
-    hardware = recipe.hardware
-    parts = [environment, hardware.cpu, str(hardware.threads)]
-    if hardware.device is Device.CUDA:
-        parts += ["cuda"] if recipe.determinism.tf32 == "script" else ["cuda", "no-tf32"]
+    hardware, tf32 = recipe.hardware, recipe.determinism.tf32
+    parts = [environment, hardware.cpu, hardware.threads]
     variables = stage_variables(hardware, replace(recipe.determinism, seed=0, allow=()))
     digest = canonical_digest({"runtime": runtime, "variables": variables})
     return ProbeRun(
-        name="-".join(parts), settings=digest.hex[:SETTINGS_DIGITS], variables=variables
+        name=run_name(parts, hardware.device, tf32),
+        settings=digest.hex[:SETTINGS_DIGITS],
+        variables=variables,
     )
+
+
+def run_name(parts: Sequence[object], device: str, tf32: str) -> str:
+    """`parts` are the environment's key, the instruction set and the number of threads."""
+    end = [] if device != Device.CUDA else ["cuda"] if tf32 == "script" else ["cuda", "no-tf32"]
+    return "-".join(map(str, [*parts, *end]))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
