@@ -22,15 +22,9 @@ import pytest
 
 from modelbuild.errors import DigestMismatchError, InvalidInputError, ModelbuildError
 from modelbuild.sources import urls
+from modelbuild.sources.data import Resolved, check_unchanged, realise, resolve
 from modelbuild.sources.locations import read_locations
-from modelbuild.sources.source import (
-    Resolved,
-    SourceAbsentError,
-    SourceContext,
-    check_unchanged,
-    realise,
-    resolve,
-)
+from modelbuild.sources.source import SourceAbsentError, SourceContext
 from modelbuild.spec.recipe import Data, LocationData, PackageData, PathData, UrlData
 from modelbuild.spec.recipe_file import parse_recipe
 from modelbuild.store.stat_cache import StatCache
@@ -844,7 +838,7 @@ def test_a_long_download_says_how_far_it_is(
 
 def test_a_build_with_nothing_to_fetch_loads_nothing_that_fetches() -> None:
     code = (
-        "import sys, modelbuild.sources.source, modelbuild.sources.paths, "
+        "import sys, modelbuild.sources.data, modelbuild.sources.paths, "
         "modelbuild.sources.locations, modelbuild.sources.urls, modelbuild.sources.packages\n"
         "heavy = {'urllib.request', 'http.client', 'tarfile', 'zipfile', 'subprocess', 'ctypes', "
         "'filelock', 'rich', 'concurrent.futures', 'shutil', 'tempfile'}\n"

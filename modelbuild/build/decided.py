@@ -11,8 +11,8 @@ from modelbuild.build.unchanged import Decided
 from modelbuild.locking.code import code_folders
 from modelbuild.locking.lock import LockResult
 from modelbuild.sandbox.shipped_runtime import preload_library, runtime_files
+from modelbuild.sources.data import Resolved
 from modelbuild.sources.locations import configuration_file
-from modelbuild.sources.source import Resolved
 from modelbuild.sources.workspace import LOCK_NAME
 from modelbuild.spec.recipe import PathData, Recipe, RecipeData
 from modelbuild.store.stat_cache import StatCache

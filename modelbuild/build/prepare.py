@@ -12,7 +12,7 @@ from modelbuild.locking.lock import LockResult
 from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.sandbox.shipped_runtime import runtime_folder
-from modelbuild.sources.source import Resolved, check_unchanged, realise
+from modelbuild.sources.data import Resolved, check_unchanged, realise
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.lock import LockedEnvironment
 from modelbuild.spec.recipe import Recipe

@@ -17,13 +17,8 @@ from modelbuild.errors import (
 )
 from modelbuild.locking.code import recipe_code, stage_code
 from modelbuild.locking.request import LockRequest, out_of_date
-from modelbuild.sources.source import (
-    Resolved,
-    SourceAbsentError,
-    SourceContext,
-    realise,
-    resolve,
-)
+from modelbuild.sources.data import Resolved, realise, resolve
+from modelbuild.sources.source import SourceAbsentError, SourceContext
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.lock import LockedData, LockedEnvironment, LockedFile, LockedRecipe
 from modelbuild.spec.recipe import PackageData, Recipe, RecipeData, Stage, declaration

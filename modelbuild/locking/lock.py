@@ -13,8 +13,8 @@ from modelbuild.errors import InvalidInputError
 from modelbuild.locking.inputs import lock_code, lock_data, lock_environment, lock_stage_code
 from modelbuild.locking.request import LockRequest, out_of_date
 from modelbuild.sandbox.shipped_runtime import current_runtime
+from modelbuild.sources.data import Resolved
 from modelbuild.sources.lock_on_disk import update_lock
-from modelbuild.sources.source import Resolved
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import Derivation, StageId, derive, upstream_stages
 from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage, Upstream
