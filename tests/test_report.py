@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import RECIPE, Tiny, how
-from report_workspace import EVIL
+from report_workspace import EVIL, git
 
 import modelbuild.cli.report
 from modelbuild.store.store import Store, remove_tree
@@ -132,6 +132,20 @@ def test_runs_are_held_against_the_current_one_and_seed_noise(page: Page):
 def test_history_names_what_moved(page: Page):
     assert "params.lr" in page.said
     assert "Ada" in page.said
+
+
+def test_a_metric_that_never_moved_makes_no_chart(tiny: Tiny):
+    tiny.replace("train.py", '{"loss": weight}', '{"loss": weight, "rows": len(numbers)}')
+    git(tiny, "init", "-q")
+    for lr in ("0.5", "0.25"):
+        tiny.replace("recipe.toml", "lr = 0.5", f"lr = {lr}")
+        tiny.build()
+        git(tiny, "add", "-A")
+        git(tiny, "commit", "-q", "-m", f"lr {lr}")
+    page = write_page(tiny)
+    assert "train loss over commits" in page.said
+    assert "train rows over commits" not in page.said
+    assert "The same in every commit: train rows." in page.said
 
 
 def test_what_of_a_log_is_not_drawn_is_said(page: Page):

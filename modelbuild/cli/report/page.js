@@ -63,7 +63,14 @@
       style: { background: "transparent", fontSize: "12px" },
       width,
       x: history ? commitTicks(chart, width) : { label: chart.x, nice: false },
-      y: { grid: true, label: null, nice: true, ticks: 5, type: log ? "log" : "linear" },
+      y: {
+        grid: true,
+        label: null,
+        nice: true,
+        tickFormat: large(chart) ? "~s" : undefined,
+        ticks: 5,
+        type: log ? "log" : "linear",
+      },
     });
     drawn.setAttribute("role", "img");
     holder.querySelector("svg")?.remove();
@@ -84,6 +91,12 @@
       }
     }).observe(holder);
   }
+
+  // Their ticks would be wider than the margin.
+  const large = (chart) =>
+    (chart.kind === "history" ? [chart] : chart.lines).some((line) =>
+      line.points.some(([, value]) => Math.abs(value) >= 1e5),
+    );
 
   const logarithmic = (chart) =>
     chart.kind === "curve" &&
