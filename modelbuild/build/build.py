@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from modelbuild.build.accept import accept
 from modelbuild.build.request import BuildRequest, BuildResult
 from modelbuild.build.run import Run
 from modelbuild.locking.lock import (
@@ -29,7 +30,7 @@ def build(request: BuildRequest) -> BuildResult:
     run = Run(request=request, locked=result, lock_request=lock_request)
     for identity in result.derivations:
         run.realise(identity)
-    run.hold_against_claims()
+    accept(run)
     return BuildResult(recipe=recipe, locked=result, stages=run.results)
 
 

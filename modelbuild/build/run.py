@@ -9,25 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modelbuild.build.agreement import Compared, Result, compare_results, result_of
-from modelbuild.build.claims import (
-    Judgement,
-    add_claims,
-    check_claim,
-    judge,
-    may_claim,
-    not_reproducible,
-)
+from modelbuild.build.claims import Judgement, judge
 from modelbuild.build.request import BuildRequest, StageResult
-from modelbuild.build.tolerances import check_tolerances
-from modelbuild.errors import OutOfDateError
 from modelbuild.locking.lock import LockResult
 from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
-from modelbuild.sources.lock_on_disk import update_lock
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
-from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim
-from modelbuild.spec.probes import ProbeRun, Probes, probe_run
+from modelbuild.spec.probes import ProbeRun, probe_run
 from modelbuild.store.realisations import Realisation, check_intact, find
 from modelbuild.store.stat_cache import StatCache
 
@@ -268,93 +257,6 @@ class Run:
             first = replace(first, path=self.request.store.find(first.output))
         return compare_results(first, second, recipe, identity.stage, same_class=same_class)
 
-    def hold_against_claims(self) -> None:
-        """Add first claims to the lock; raise NotReproducibleError where one is broken.
-
-        With `locked`, a missing claim is OutOfDateError. InvalidInputError is raised for a
-        claim that says something else of its output, and for a tolerance for no metric.
-        """
-        tainted = self._made_from(self._broken())
-        new = {
-            identity: (result.derivation, result.realisation)
-            for identity, result in self.results.items()
-            if result.realisation is not None
-            and result.judgement is not None
-            and may_claim(result.judgement, result.realisation, asked=self.request.claim)
-            and identity not in tainted
-        }
-        if self.request.dry_run:
-            return
-        self._check_claims()
-        self._check_tolerances()
-        if self.request.locked:
-            missing = [str(each) for each in self.results if not self.claims(each)]
-            if missing:
-                raise OutOfDateError(
-                    "model.lock has no claim for what was built",
-                    facts=[("stages", ", ".join(missing))],
-                    hint="To add it, build without --locked and commit model.lock.",
-                )
-        elif new and self.request.writes_lock:
-            probes = self._probes_beside(new)
-            update_lock(self.request.workspace, lambda lock: add_claims(lock, new, probes))
-        self._raise_broken()
-
-    def _probes_beside(
-        self, claims: Mapping[StageId, tuple[Digest, Realisation]]
-    ) -> dict[str, dict[str, Probes]]:
-        """What the store has of the classes of new claims, which may be another machine's."""
-        from modelbuild.build.probes import kept_probes
-
-        found: dict[str, dict[str, Probes]] = {}
-        for identity, (_, realisation) in claims.items():
-            run, key = self.probe_run(identity.recipe), realisation.numeric_class
-            probes = kept_probes(key, run, self.request.store)
-            if probes:
-                found.setdefault(key, {})[run.name] = probes
-        return found
-
-    def _check_claims(self) -> None:
-        for identity, result in self.results.items():
-            for claim in self.claims(identity):
-                if result.realisation:
-                    check_claim(identity, claim, result.realisation)
-
-    def _check_tolerances(self) -> None:
-        for recipe in self.locked.recipes.values():
-            stages = {
-                identity.stage: result.realisation
-                for identity, result in self.results.items()
-                if identity.recipe == recipe.name and result.realisation
-            }
-            check_tolerances(recipe, stages, self.request.store)
-
     def claims(self, identity: StageId) -> tuple[Claim, ...]:
         """The claims of a stage as it is now; those of other derivations are stale."""
         return self.locked.entries[identity.recipe].stages[identity.stage].current_claims
-
-    def _broken(self) -> set[StageId]:
-        """The stages whose result breaks the claim of its class."""
-        return {
-            identity
-            for identity, result in self.results.items()
-            if result.judgement
-            and result.judgement.broken(self.locked.recipes[identity.recipe].determinism.level)
-        }
-
-    def _made_from(self, others: set[StageId]) -> set[StageId]:
-        """These stages and all that are made from them; results are in the order of building."""
-        found = set(others)
-        for identity in self.results:
-            recipe = self.locked.recipes[identity.recipe]
-            reads = upstream_stages(recipe, recipe.stages[identity.stage], self.locked.recipes)
-            if found.intersection(reads.values()):
-                found.add(identity)
-        return found
-
-    def _raise_broken(self) -> None:
-        broken = self._broken()
-        for identity, result in self.results.items():
-            if identity in broken and result.judgement and result.realisation:
-                store = self.request.store
-                raise not_reproducible(identity, result.judgement, result.realisation, store)
