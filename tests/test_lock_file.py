@@ -135,7 +135,9 @@ def an_example() -> Lock:
         reads=("data.digits", "params.lr"),
         claims=(claim,),
         seeds={
-            "accuracy": some_seeds(claim.derivation, mean=0.9612),
+            "accuracy": replace(
+                some_seeds(claim.derivation, mean=0.9612), values=(0.96, 0.95, 0.97, 0.9626, 0.9634)
+            ),
             "loss of all": some_seeds(digest("older derivation"), mean=1.5e-05),
         },
     )
@@ -193,6 +195,15 @@ def test_the_golden_lock_is_what_is_written() -> None:
 
 def test_an_empty_lock_is_read_again() -> None:
     assert parse_lock(render_lock(Lock())) == Lock()
+
+
+def test_values_that_are_not_those_of_their_statistics_do_not_parse() -> None:
+    lines = render_lock(an_example()).decode()
+    edited = lines.replace("values = [0.96, ", "values = [0.99, ")
+    assert edited != lines
+    with pytest.raises(InvalidInputError) as raised:
+        parse_lock(edited.encode())
+    assert "accuracy.values: not those that the rest of the line is of: edited" in str(raised.value)
 
 
 names = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True)

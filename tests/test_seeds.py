@@ -82,6 +82,7 @@ def test_the_spread_over_seeds_is_told_and_kept_beside_the_claims(tiny: Tiny) ->
     assert stage.claims == claims
     assert (kept.derivation, kept.numeric_class) == (stage.derivation, claims[0].numeric_class)
     assert kept.statistics.mean == pytest.approx(mean(values), rel=1e-3)
+    assert kept.values == tuple(values)
 
 
 def test_a_second_call_builds_nothing_and_says_the_same(tiny: Tiny) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.render import table
-from modelbuild.cli.targets import workspace_naming
+from modelbuild.cli.targets import recipe_name, workspace_naming
 from modelbuild.review.history import History, Step, history
-from modelbuild.sources.lock_on_disk import read_lock
-from modelbuild.sources.workspace import Workspace
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -26,7 +23,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the steps as JSON")
     options = parser.parse(arguments)
     workspace = workspace_naming(options.recipe)
-    found = history(_name(options.recipe, workspace), workspace, options.limit)
+    found = history(recipe_name(options.recipe, workspace), workspace, options.limit)
     if options.json:
         import json
 
@@ -34,17 +31,6 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     print("\n".join(_lines(found, options.metric)))
     return 0
-
-
-def _name(text: str, workspace: Workspace) -> str:
-    """A recipe may be gone by now: then only its name is left."""
-    path = Path(text)
-    if not path.exists():
-        return text
-    relative = workspace.relative(path)
-    known = read_lock(workspace).recipes.values()
-    places = (relative, relative / "recipe.toml")
-    return next((recipe.name for recipe in known if recipe.path in places), path.stem)
 
 
 def _lines(found: History, metrics: Sequence[str] | None) -> Iterator[str]:

@@ -39,6 +39,17 @@ def recipe_path(text: str, workspace: Workspace) -> PurePosixPath:
     return known[text].path
 
 
+def recipe_name(text: str, workspace: Workspace) -> str:
+    """The name of a recipe that may be gone by now: then only its name is left."""
+    path = Path(text)
+    if not path.exists():
+        return text
+    relative = workspace.relative(path)
+    known = read_lock(workspace).recipes.values()
+    places = (relative, relative / "recipe.toml")
+    return next((recipe.name for recipe in known if recipe.path in places), path.stem)
+
+
 def lookup(target: str) -> Lookup:
     """`RECIPE[:STAGE]`, as a command line names a stage."""
     text, _, stage = target.partition(":")

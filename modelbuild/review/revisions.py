@@ -29,9 +29,14 @@ def lock_at(place: str | None, workspace: Workspace) -> LockVersion:
     file = Path(place)
     if file.is_file():
         return LockVersion(label=place, lock=open_lock(file.read_bytes(), place))
-    data = lock_bytes_at(place, workspace)
-    lock = open_lock(data, f"{place}:{LOCK_NAME}") if data else Lock()
-    return LockVersion(label=place, lock=lock)
+    return lock_of_revision(place, workspace)
+
+
+def lock_of_revision(revision: str, workspace: Workspace) -> LockVersion:
+    """Raises UsageError where git knows of no such revision."""
+    data = lock_bytes_at(revision, workspace)
+    lock = open_lock(data, f"{revision}:{LOCK_NAME}") if data else Lock()
+    return LockVersion(label=revision, lock=lock)
 
 
 def lock_bytes_at(revision: str, workspace: Workspace) -> bytes:
@@ -40,8 +45,7 @@ def lock_bytes_at(revision: str, workspace: Workspace) -> bytes:
     code, found, _ = git(["show", "--no-textconv", "--end-of-options", place], workspace)
     if code == 0:
         return found
-    verify = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
-    known, _, said = git(verify, workspace)
+    known, _, said = _rev_parse(revision, workspace)
     if known == 0:
         return b""
     facts = [("workspace", str(workspace.root)), ("git", said.decode(errors="replace").strip())]
@@ -50,6 +54,20 @@ def lock_bytes_at(revision: str, workspace: Workspace) -> bytes:
         facts=[fact for fact in facts if fact[1]],
         hint="Name two locks to compare, by file or by revision: modelbuild diff main HEAD",
     )
+
+
+def commit_of(revision: str, workspace: Workspace) -> str | None:
+    """The commit that a revision names; None where it names none, or git knows of nothing here."""
+    try:
+        code, found, _ = _rev_parse(revision, workspace)
+    except UsageError:
+        return None
+    return found.decode().strip() if code == 0 else None
+
+
+def _rev_parse(revision: str, workspace: Workspace) -> tuple[int, bytes, bytes]:
+    verify = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    return git(verify, workspace)
 
 
 def git(arguments: list[str], workspace: Workspace, given: bytes = b"") -> tuple[int, bytes, bytes]:

@@ -160,6 +160,9 @@ class LockedSeeds:
     numeric_class: str
     """Key of the class on which all of them were built."""
     statistics: SeedStatistics
+    values: tuple[float, ...] = ()
+    """With each seed, the recipe's own first, to pair them with those of another derivation;
+    empty where an earlier version wrote the line."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

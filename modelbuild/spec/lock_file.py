@@ -175,7 +175,7 @@ def _claim_entry(claim: Claim) -> Json:
 
 def _seeds_entry(each: LockedSeeds) -> Json:
     statistics = each.statistics
-    return {
+    entry: dict[str, Json] = {
         "derivation": str(each.derivation),
         "class": each.numeric_class,
         "seeds": statistics.seeds,
@@ -186,6 +186,7 @@ def _seeds_entry(each: LockedSeeds) -> Json:
         "min": statistics.least,
         "max": statistics.most,
     }
+    return {**entry, "values": list(each.values)} if each.values else entry
 
 
 def _present(**entries: Json) -> Json:

@@ -205,8 +205,13 @@ def _seeds(table: Table) -> LockedSeeds:
             least=table.take("min", values.number),
             most=table.take("max", values.number),
         ),
+        values=table.maybe("values", values.numbers) or (),
     )
     table.finish()
+    found, statistics = seeds.values, seeds.statistics
+    expected = (statistics.seeds, statistics.least, statistics.most)
+    if found and (len(found), min(found), max(found)) != expected:
+        raise table.error("values", "not those that the rest of the line is of: edited")
     return seeds
 
 

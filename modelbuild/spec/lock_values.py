@@ -249,6 +249,12 @@ def level(value: object) -> str:
     return str(value)
 
 
+def numbers(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list of numbers")
+    return tuple(number(each) for each in value)
+
+
 def tf32(value: object) -> str:
     if value is not False:
         raise ValueError("false: the script's choice, which is the default, is not written")

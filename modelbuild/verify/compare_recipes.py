@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from modelbuild.build.build import build
 from modelbuild.build.request import BuildRequest, Observer, Silent
@@ -16,14 +14,19 @@ from modelbuild.spec.recipe import Recipe
 from modelbuild.spec.recipe_settings import SEED_NAMES, override
 from modelbuild.spec.seed_statistics import (
     FEW,
-    PairedDifference,
     SeedStatistics,
     compare_paired,
 )
 from modelbuild.store.store import Store
+from modelbuild.verify.compared_metric import (
+    FEW_SEEDS,
+    ComparedMetric,
+    by_name,
+    many_metrics,
+    naming,
+)
 from modelbuild.verify.seeds import SeedRuns, build_seeds, name_seeds, seeds_from
 
-T = TypeVar("T")
 Values = dict[int, float]
 """By seed."""
 
@@ -43,24 +46,6 @@ class CompareRequest:
     """Empty: all."""
     locations: Mapping[str, Path] = field(default_factory=dict)
     observer: Observer = field(default_factory=Silent)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComparedMetric:
-    """One metric of both recipes."""
-
-    first: float
-    """The mean over the seeds."""
-    second: float
-    first_spread: SeedStatistics | None
-    """Over these seeds; with one seed each, as the lock has it of the recipe's own seeds."""
-    second_spread: SeedStatistics | None
-    paired: PairedDifference | None
-    """None: built with one seed each, which can't be told from seed noise."""
-
-    @property
-    def difference(self) -> float:
-        return self.paired.difference.mean if self.paired else self.second - self.first
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,12 +77,12 @@ def compare(request: CompareRequest) -> CompareReport:
     )
     _check(sides, request)
     first, second = runs = _build(sides, request)
-    named = _naming(*(each.metrics() for each in runs))
-    values = [_by_name(each.metrics(), named) for each in runs]
+    named = naming(*(each.metrics() for each in runs))
+    values = [by_name(each.metrics(), named) for each in runs]
     names, notes = _compared(values, request, runs)
     seeds = [seed for seed in first.asked if seed in first.results and seed in second.results]
     if request.seeds is None:
-        spreads = [_by_name(side.spreads, named) for side in sides]
+        spreads = [by_name(side.spreads, named) for side in sides]
         metrics = {name: _single(name, values, spreads) for name in names}
     else:
         metrics = _paired(
@@ -172,21 +157,6 @@ def _build(sides: tuple[_Side, _Side], request: CompareRequest) -> tuple[SeedRun
     return first, second
 
 
-def _naming(*sides: Mapping[str, Mapping[str, object]]) -> Callable[[str, str], str]:
-    """How a stage's metric is called: by its name, with the stage where several have it."""
-    counts = [Counter(name for metrics in side.values() for name in metrics) for side in sides]
-    shared = {name for count in counts for name, stages in count.items() if stages > 1}
-    return lambda stage, metric: f"{stage}:{metric}" if metric in shared else metric
-
-
-def _by_name(
-    stages: Mapping[str, Mapping[str, T]], named: Callable[[str, str], str]
-) -> dict[str, T]:
-    return {
-        named(stage, m): each for stage, metrics in stages.items() for m, each in metrics.items()
-    }
-
-
 def _compared(
     values: list[dict[str, Values]], request: CompareRequest, runs: tuple[SeedRuns, SeedRuns]
 ) -> tuple[list[str], list[str]]:
@@ -234,16 +204,7 @@ def _paired(
             pairs[name] = ([first[seed] for seed in both], [second[seed] for seed in both])
         else:
             notes.append(f"{name}: of fewer than two seeds nothing can be said")
-    return {
-        name: ComparedMetric(
-            first=each.first.mean,
-            second=each.second.mean,
-            first_spread=each.first,
-            second_spread=each.second,
-            paired=each,
-        )
-        for name, each in compare_paired(pairs).items()
-    }
+    return {name: ComparedMetric.of(each) for name, each in compare_paired(pairs).items()}
 
 
 def _warnings(count: int, runs: tuple[SeedRuns, SeedRuns], metrics: int) -> list[str]:
@@ -254,9 +215,7 @@ def _warnings(count: int, runs: tuple[SeedRuns, SeedRuns], metrics: int) -> list
         if each.failures
     ]
     if count < FEW:
-        found.append(f"with fewer than {FEW} seeds only large differences can be told from noise")
+        found.append(FEW_SEEDS)
     if metrics > 1:
-        found.append(
-            f"{metrics} metrics: one in 20 differs by chance alone, which the verdicts allow for"
-        )
+        found.append(many_metrics(metrics))
     return found

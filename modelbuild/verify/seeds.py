@@ -145,7 +145,7 @@ def _keep(
     if runs.failures:
         notes.append("model.lock stays as it is")
         return False
-    own = runs.results[runs.asked[0]]
+    own, measured = runs.results[runs.asked[0]], runs.metrics()
     new: dict[StageId, tuple[Realisation, dict[str, LockedSeeds]]] = {}
     for stage, spreads in stages.items():
         identity = StageId(runs.recipe.name, stage)
@@ -160,6 +160,7 @@ def _keep(
                 derivation=derivation,
                 numeric_class=realisation.numeric_class,
                 statistics=each.statistics.rounded(),
+                values=tuple(measured[stage][name][seed] for seed in runs.asked),
             )
             for name, each in spreads.items()
             if each.statistics.seeds == len(runs.asked)
