@@ -338,6 +338,30 @@ def test_the_users_own_sitecustomize_still_runs(
     assert (folder / "model.txt").read_text() == "hello"
 
 
+ABOVE = """\
+import json
+from pathlib import Path
+rows = Path(__file__).absolute().parents[1] / "rows"
+count = len((rows / "rows.train").read_text()) + len(open("../rows/rows.test").read())
+json.dump({"rows": count}, open("metrics.json", "w"))
+"""
+
+
+def test_data_beside_the_recipes_folder_lies_beside_the_copy(tiny: Tiny) -> None:
+    for path in tiny.root.glob("*.*"):
+        path.unlink()
+    subprocess.run(["git", "init", "-q"], cwd=tiny.root, check=True)
+    tiny.write("more examples/guide/fit.py", ABOVE)
+    tiny.write("more examples/rows/rows.train", "12")
+    tiny.write("more examples/rows/rows.test", "345")
+    guide = Tiny(tiny.root / "more examples/guide", tiny.environment)
+    assert guide.run("init", "--", sys.executable, "fit.py").code == 0
+    recipe = (guide.root / "recipe.toml").read_text()
+    assert '[data.rows]\npath = "../rows/rows.test"' in recipe
+    assert '[data.rows-train]\npath = "../rows/rows.train"' in recipe
+    assert guide.build()["fit"]["metrics"] == {"rows": 5}
+
+
 # -- to the end ------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.script import Script
@@ -87,13 +88,22 @@ class Draft:
         for name, known in self.data.items():
             if known == path:
                 return name
-        stem = plain(PurePosixPath(path).name.partition(".")[0]) or "data"
-        name, count = stem, 1
-        while variable_suffix(name) in map(variable_suffix, (*self.data, *self.outside)):
-            count += 1
-            name = f"{stem}-{count}"
+        taken = {variable_suffix(each) for each in (*self.data, *self.outside)}
+        name = next(
+            each for each in _names(path, self.data.values()) if variable_suffix(each) not in taken
+        )
         self.data[name] = path
         return name
+
+
+def _names(path: str, others: Iterable[str]) -> Iterator[str]:
+    """`rows` for `rows.train`, then `rows-train`, then numbered ones."""
+    file = PurePosixPath(path).name
+    stem = plain(file.partition(".")[0]) or "data"
+    yield stem
+    if file not in {PurePosixPath(each).name for each in others}:
+        yield plain(file.replace(".", "-")) or stem
+    yield from (f"{stem}-{number}" for number in count(2))
 
 
 def stage_name(path: str) -> str:

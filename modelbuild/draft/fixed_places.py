@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Collection, Sequence
 
 from modelbuild.draft.drafted import Draft
+from modelbuild.draft.files import Files
 from modelbuild.draft.seen_files import SeenFiles, in_folders, is_below, kept
 from modelbuild.spec.references import variable_suffix
 
@@ -16,7 +17,11 @@ _OF_TENSORBOARD = "events.out.tfevents."
 
 
 def run_where_it_is_used_to(
-    draft: Draft, found: SeenFiles, listed: Collection[str], outputs: Sequence[str]
+    draft: Draft,
+    found: SeenFiles,
+    listed: Collection[str],
+    outputs: Sequence[str],
+    files: Files,
 ) -> None:
     """Where the command line does not say all places: run in a copy of the code.
 
@@ -27,13 +32,21 @@ def run_where_it_is_used_to(
     links = []
     for path in in_folders(loose, listed, found.code):
         name = draft.data_name(path)
-        if _knows(draft, f"MODELBUILD_DATA_{variable_suffix(name)}") or path[:2] == "..":
+        if _knows(draft, f"MODELBUILD_DATA_{variable_suffix(name)}"):
             draft.stage.listed.append(name)
         else:
             links.append((name, path))
     written = set() if _knows(draft, "MODELBUILD_OUT") else _fixed_outputs(found, outputs)
     if links or written:
-        _run_in_copy(draft, links, kept(written, {*found.data, *found.code}))
+        below = _folders_above(files, [path for _, path in links])
+        _run_in_copy(draft, links, kept(written, {*found.data, *found.code}), below)
+
+
+def _folders_above(files: Files, paths: Sequence[str]) -> str:
+    """The end of the recipe's folder, so long that `..` of the paths does not lead out of it."""
+    ups = max((path.split("/").count("..") for path in paths), default=0)
+    parts = files.folder.relative_to(files.workspace).parts
+    return "/".join(parts[len(parts) - ups :])
 
 
 def _fixed_outputs(found: SeenFiles, outputs: Sequence[str]) -> set[str]:
@@ -45,9 +58,11 @@ def _knows(draft: Draft, variable: str) -> bool:
     return any(each.text == variable for each in draft.script.literals)
 
 
-def _run_in_copy(draft: Draft, links: Sequence[tuple[str, str]], outputs: Sequence[str]) -> None:
+def _run_in_copy(
+    draft: Draft, links: Sequence[tuple[str, str]], outputs: Sequence[str], below: str
+) -> None:
     places = [(f"{{data.{name}}}", path) for name, path in links]
-    steps = in_copy(places, '"$@"', outputs)
+    steps = in_copy(places, '"$@"', outputs, below=below)
     draft.stage.command = [("sh", "-c", steps, "sh"), *draft.stage.command]
     does = [word for word, used in (("reads", links), ("writes", outputs)) if used]
     draft.stage.about_run = (
@@ -63,13 +78,18 @@ def in_copy(
     command: str,
     outputs: Sequence[str],
     expected: Sequence[str] = (),
+    *,
+    below: str = "",
 ) -> str:
     """Shell that runs a command in a copy of the code.
 
     `links` are what a placeholder names and where it is looked for; `outputs` are kept, `expected`
-    are those whose folders must be there first.
+    are those whose folders must be there first. `below` are folders around the copy, for links
+    that begin with `..`.
     """
-    steps = [f"cp -R --no-preserve=mode . {_COPY}", f"cd {_COPY}"]
+    copy = f"{_COPY}/{_quoted(below)}" if below else _COPY
+    steps = [f"mkdir -p {copy}"] if below else []
+    steps += [f"cp -R --no-preserve=mode . {copy}", f"cd {copy}"]
     places = [*(path for _, path in links), *expected]
     folders = sorted({os.path.dirname(path) for path in places} - {""})
     if folders:

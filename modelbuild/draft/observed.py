@@ -71,7 +71,7 @@ def draft_observed(command: Sequence[str], seen: Observation, around: Surroundin
     )
     if reached is not None and not ran <= reached:
         drafted.stage.code = drafted.include
-    writer = _Writer(drafted, around, seen, found)
+    writer = _Writer(drafted, around, seen, found, files)
     writer.write(command)
     drafted.stage.notes += notes(drafted, seen, found, files, writer.located)
     return drafted
@@ -107,12 +107,18 @@ class _Writer:
     """Goes through the command's words, and fills the draft."""
 
     def __init__(
-        self, drafted: Draft, around: Surroundings, seen: Observation, found: SeenFiles
+        self,
+        drafted: Draft,
+        around: Surroundings,
+        seen: Observation,
+        found: SeenFiles,
+        files: Files,
     ) -> None:
         self.draft = drafted
         self.around = around
         self.seen = seen
         self.found = found
+        self.files = files
         self.outputs: list[str] = []
         """Paths of the command line that were written to, without those that lie below others."""
         self.located: list[str] = []
@@ -127,7 +133,7 @@ class _Writer:
         self.draft.stage.arguments = taken
         self.draft.stage.command = [tuple(head)]
         listed = [os.path.relpath(path, self.around.folder) for path in self.seen.listed]
-        run_where_it_is_used_to(self.draft, self.found, listed, self.outputs)
+        run_where_it_is_used_to(self.draft, self.found, listed, self.outputs, self.files)
         leave_out_events(self.draft, self.found)
         self._metrics()
 
