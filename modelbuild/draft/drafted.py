@@ -81,7 +81,7 @@ class Draft:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return tuple(note for stage in self.stages for note in stage.notes)
+        return tuple(dict.fromkeys(note for stage in self.stages for note in stage.notes))
 
     def data_name(self, path: str) -> str:
         """The name of the table for this path, made where there is none yet."""

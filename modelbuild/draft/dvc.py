@@ -6,21 +6,28 @@ Format: the schema that DVC publishes for dvc.yaml; YAML 1.2, as DVC reads it (`
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
+from modelbuild.draft.drafted import plain
+from modelbuild.draft.dvc_templates import (
+    REFERENCE,
+    Template,
+    as_text,
+    flat,
+    normalised,
+    written_out,
+)
 from modelbuild.errors import InvalidInputError, ModelbuildError
 from modelbuild.spec.canonical import Json
 
 PARAMS = "params.yaml"
-REFERENCE = re.compile(r"\$\{\s*([^}]*?)\s*\}")
 _KNOWN = frozenset({"cmd", "deps", "desc", "meta", "metrics", "outs", "params", "plots", "wdir"})
 _OF_STAGE = {
-    "foreach": "write its stages one by one",
-    "matrix": "write its stages one by one",
     "vars": "move them to the top of dvc.yaml",
     "frozen": "remove it: a stage is built again only when what it reads has changed",
     "always_changed": "remove it: a stage is built again only when what it reads has changed",
@@ -32,12 +39,15 @@ _WITHOUT_MEANING = frozenset({"cache", "desc", "push", "remote", "type", "labels
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DvcStage:
-    """Paths are relative to dvc.yaml and have their `${}` filled in."""
+    """Paths are relative to the recipe and have their `${}` filled in."""
 
     name: str
+    """Of the stage in the recipe: `train-us` for DVC's `train@us`."""
     description: str
+    folder: str
+    """Where its commands run."""
     commands: tuple[str, ...]
-    """As they are written, with `${}`."""
+    """As they are written, with `${}` but for those that only this stage knows."""
     deps: tuple[str, ...]
     outs: tuple[str, ...]
     """Plots and metrics among them."""
@@ -53,19 +63,28 @@ class Pipeline:
     """What `${a.b}` stands for, by dotted name."""
 
 
-def read_pipeline(path: Path) -> Pipeline:
-    """Raises InvalidInputError, which names what can't be taken over."""
+def read_pipeline(path: Path, folder: Path) -> Pipeline:
+    """For a recipe in `folder`, in which the dvc.yaml lies, or below it.
+
+    Raises InvalidInputError, which names what can't be taken over.
+    """
+    base = path.resolve().parent.relative_to(folder).as_posix()
     document = _load(path)
     for key in document.keys() - _AT_TOP:
         _refuse(path, f"'{key}' can't be taken over", "leave it out, or write recipe.toml by hand")
-    values = dict(_flat(_variables(path, document), ""))
+    values = dict(flat(_variables(path, document), ""))
     stages = document.get("stages")
     if not isinstance(stages, dict) or not stages:
         _refuse(path, "there are no stages", "name a file with stages")
-    return Pipeline(
-        stages=tuple(_Reader(path, name, values).stage(each) for name, each in stages.items()),
-        values=values,
-    )
+    found: dict[str, DvcStage] = {}
+    for name, table in stages.items():
+        refuse = _Reader(path, base, Template(name=str(name), table=table), values).refuse
+        for template in written_out(str(name), table, values, refuse):
+            stage = _Reader(path, base, template, values).stage()
+            if stage.name in found:
+                refuse(f"a second stage would be called '{stage.name}'", "rename one")
+            found[stage.name] = stage
+    return Pipeline(stages=tuple(found.values()), values=values)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -107,75 +126,91 @@ def _variables(path: Path, document: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _flat(values: Mapping[str, Any], before: str) -> Iterator[tuple[str, Json]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}.")
-        yield f"{before}{name}", value
-
-
 class _Reader:
     """Reads one stage; every error names it."""
 
-    def __init__(self, path: Path, name: str, values: Mapping[str, Json]) -> None:
+    def __init__(
+        self, path: Path, base: str, template: Template, values: Mapping[str, Json]
+    ) -> None:
         self._path = path
-        self._name = name
-        self._values = values
+        self._template = template
+        self._values = {**values, **template.own}
+        self._folder = base
+        """On which paths are based: that of dvc.yaml, then of `wdir`."""
 
-    def stage(self, table: object) -> DvcStage:
+    def stage(self) -> DvcStage:
+        table, name = self._template.table, self._template.name
         if not isinstance(table, dict):
-            self._refuse("is not a table of keys", "see DVC's documentation")
+            self.refuse("is not a table of keys", "see DVC's documentation")
         for key in table.keys() & _OF_STAGE.keys():
-            self._refuse(f"'{key}' can't be taken over", _OF_STAGE[key])
+            self.refuse(f"'{key}' can't be taken over", _OF_STAGE[key])
         for key in table.keys() - _KNOWN:
-            self._refuse(f"'{key}' can't be taken over", "leave it out")
-        if str(table.get("wdir", ".")).rstrip("/") != ".":
-            self._refuse("'wdir' can't be taken over", "write paths and command as seen from here")
+            self.refuse(f"'{key}' can't be taken over", "leave it out")
+        self._folder = self._path_of("wdir", table.get("wdir") or ".")
         commands = table.get("cmd")
         commands = [commands] if isinstance(commands, str) else commands
         if not isinstance(commands, list) or not all(isinstance(each, str) for each in commands):
-            self._refuse("has no 'cmd' of text", "write the command that it runs")
+            self.refuse("has no 'cmd' of text", "write the command that it runs")
         metrics = self._paths(table, "metrics")
         outs = (*self._paths(table, "outs"), *metrics, *self._paths(table, "plots"))
         return DvcStage(
-            name=self._name,
+            name=plain(name)[:80].strip("-._") or "stage",
             description=str(table.get("desc", "")),
-            commands=tuple(REFERENCE.sub(r"${\1}", each) for each in commands),
+            folder=self._folder,
+            commands=tuple(REFERENCE.sub(self._in_command, each) for each in commands),
             deps=self._paths(table, "deps"),
             outs=tuple(dict.fromkeys(outs)),
             metrics=metrics,
             param_files=self._param_files(table.get("params") or []),
         )
 
-    def _refuse(self, what: str, instead: str) -> NoReturn:
-        _refuse(self._path, f"stage '{self._name}': {what}", instead)
+    def refuse(self, what: str, instead: str) -> NoReturn:
+        _refuse(self._path, f"stage '{self._template.name}': {what}", instead)
 
     def _paths(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
-        return tuple(self._path_of(key, each) for each in table.get(key) or ())
+        entries = table.get(key) or ()
+        if isinstance(entries, str):
+            self.refuse(f"'{key}' is no list", "write a list of paths")
+        return tuple(self._path_of(key, each) for each in entries)
 
     def _path_of(self, key: str, entry: object) -> str:
         if isinstance(entry, dict) and len(entry) == 1:
             ((entry, options),) = entry.items()
             for option in (options or {}).keys() - _WITHOUT_MEANING:
                 if key != "plots":  # how they are drawn
-                    self._refuse(f"'{option}' of {key} '{entry}' can't be taken over", "remove it")
+                    self.refuse(f"'{option}' of {key} '{entry}' can't be taken over", "remove it")
         if not isinstance(entry, str):
-            self._refuse(f"'{key}' has something that is no path", "write paths only")
+            self.refuse(f"'{key}' has something that is no path", "write paths only")
         path = REFERENCE.sub(self._value, entry)
         if "://" in path or path.startswith(("/", "~")):
-            self._refuse(f"{key} '{path}' lies elsewhere", "bring it into the workspace")
-        if ".." in PurePosixPath(path).parts:
-            self._refuse(f"{key} '{path}' leads out of the folder", "bring it into the folder")
-        return str(PurePosixPath(path))
+            self.refuse(f"{key} '{path}' lies elsewhere", "bring it into the workspace")
+        path = os.path.normpath(os.path.join(self._folder, path))
+        if path.partition("/")[0] == "..":
+            self.refuse(
+                f"{key} '{path}' leads out of the folder",
+                "bring it into the folder, or write the recipe in a folder above: modelbuild init"
+                f" FOLDER --from {self._path}",
+            )
+        return path
 
     def _value(self, match: re.Match[str]) -> str:
-        value = self._values.get(match[1])
+        value = self._values.get(normalised(match[1]))
         if not isinstance(value, str | int | float):
-            self._refuse(f"'{match[0]}' is no text and no number", "write it out")
-        return str(value)
+            self.refuse(f"'{match[0]}' is no text and no number", "write it out")
+        return as_text(value)
+
+    def _in_command(self, match: re.Match[str]) -> str:
+        """What the whole pipeline knows stays a reference, and becomes a parameter."""
+        name = normalised(match[1])
+        if name in self._template.known_as:
+            return f"${{{self._template.known_as[name]}}}"
+        listed = any(part.isdigit() for part in name.split("."))
+        if name in self._template.own or (listed and name in self._values):
+            return self._value(match)
+        return f"${{{name}}}"
 
     def _param_files(self, entries: list[object]) -> tuple[str, ...]:
         files = {PARAMS: None} if any(isinstance(each, str) for each in entries) else {}
         for each in entries:
             files |= dict.fromkeys(each) if isinstance(each, dict) else {}
-        return tuple(files)
+        return tuple(self._path_of("params", each) for each in files)

@@ -93,11 +93,11 @@ def in_copy(
     places = [*(path for _, path in links), *expected]
     folders = sorted({os.path.dirname(path) for path in places} - {""})
     if folders:
-        steps.append(f"mkdir -p {' '.join(map(_quoted, folders))}")
-    steps += [f'ln -s "{what}" {_quoted(path)}' for what, path in links]
+        steps.append(f"mkdir -p {' '.join(map(quoted, folders))}")
+    steps += [f'ln -s "{what}" {quoted(path)}' for what, path in links]
     steps.append(command)
     if outputs:
-        steps.append(f"cp -R --parents {' '.join(map(_quoted, outputs))} {{out}}")
+        steps.append(f"cp -R --parents {' '.join(map(quoted, outputs))} {{out}}")
     return " && ".join(steps)
 
 
@@ -118,7 +118,7 @@ def leave_out_events(draft: Draft, found: SeenFiles) -> None:
     )
 
 
-def _quoted(path: str) -> str:
+def quoted(path: str) -> str:
     """For the shell, in a recipe; `*` stays a pattern."""
     text = "*".join(shlex.quote(part) if part else "" for part in path.split("*"))
     return text.replace("{", "{{").replace("}", "}}")

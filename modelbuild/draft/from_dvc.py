@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.command_words import arguments
 from modelbuild.draft.drafted import Draft, StageDraft, Surroundings, globs, mentions_cuda
-from modelbuild.draft.dvc import REFERENCE, DvcStage, Pipeline
+from modelbuild.draft.dvc import DvcStage, Pipeline
+from modelbuild.draft.dvc_templates import REFERENCE
 from modelbuild.draft.files import Files
-from modelbuild.draft.fixed_places import in_copy
+from modelbuild.draft.fixed_places import in_copy, quoted
 from modelbuild.draft.script import read_script
 from modelbuild.draft.seen_files import is_below
 from modelbuild.errors import InvalidInputError
@@ -63,7 +64,8 @@ def draft_dvc(pipeline: Pipeline, path: Path, around: Surroundings) -> Draft:
 
 def _words(stage: DvcStage) -> Iterator[str]:
     for command in stage.commands:
-        yield from re.findall(r"[\w./-]+", command)
+        for word in re.findall(r"[\w./-]+", command):
+            yield os.path.normpath(os.path.join(stage.folder, word))
 
 
 def _reached(script: str, around: Surroundings) -> set[str]:
@@ -133,7 +135,7 @@ class _Writer:
     def _is_plain(self, stage: DvcStage) -> bool:
         """Whether it is one command without a shell, which names every path that it is given."""
         (first, *others) = stage.commands
-        if others or _OF_SHELLS.search(first):
+        if others or _OF_SHELLS.search(first) or stage.folder != ".":
             return False
         words = {REFERENCE.sub(self._text, part) for part in _parts(shlex.split(first))}
         data = {*self.draft.data.values(), *self.outs}
@@ -170,8 +172,13 @@ class _Writer:
             place = self._path(stage, dep)
             if place:
                 links.append((place, dep))
-        command = " && ".join(self._filled(each.strip()) for each in stage.commands)
-        drafted.command = [("sh", "-c", in_copy(links, f"( {command} )", stage.outs, stage.outs))]
+        commands = [self._filled(each.strip()) for each in stage.commands]
+        expected = list(stage.outs)
+        if stage.folder != ".":
+            commands.insert(0, f"cd {quoted(stage.folder)}")
+            expected.append(f"{stage.folder}/.")
+        command = f"( {' && '.join(commands)} )"
+        drafted.command = [("sh", "-c", in_copy(links, command, stage.outs, expected))]
         drafted.about_run = (
             "DVC runs it where its files lie, so it runs in a copy of the code, in which its "
             "inputs are linked; its outputs are kept in the end."

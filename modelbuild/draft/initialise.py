@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from modelbuild.draft.drafted import Draft, Surroundings
 from modelbuild.draft.dvc import read_pipeline
@@ -17,8 +16,8 @@ from modelbuild.draft.observe import observe
 from modelbuild.draft.observed import draft_observed
 from modelbuild.draft.packages import imported_packages, listed_packages, observed_packages
 from modelbuild.draft.recipe import draft
-from modelbuild.draft.script import is_program, parse
 from modelbuild.draft.text import recipe_text
+from modelbuild.draft.training_script import chosen_script, python_files
 from modelbuild.errors import InvalidInputError, ModelbuildError, UsageError
 from modelbuild.locking.requirements import requirements_of
 from modelbuild.sources.workspace import LOCK_NAME, RECIPE_NAME, Workspace
@@ -33,11 +32,6 @@ ATTRIBUTES = f"{LOCK_NAME} text eol=lf diff merge linguist-generated=false"
 """The lock is for people to review: shown in diffs, also where other locks are hidden, and with
 the same bytes on every system. Not merge=union: that would join two sides to a lock that neither
 wrote. `modelbuild lock` resolves conflict markers."""
-_MOST_FILES = 2000
-_NOT_SEARCHED = frozenset({"__pycache__", "node_modules", "site-packages"})
-_NOT_TRAINING = re.compile(r"test_.*|.*_test|conftest|setup|__init__")
-_USUAL = (r"train", r"main", r"train.*", r".*_train", r"__main__", r"run")
-"""Stems of a training script, the likeliest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +76,7 @@ def init(request: InitRequest) -> InitReport:
     if request.source is not None:
         _check_source(request.source, folder)
     workspace = Workspace.around(folder)
-    files = dict(_python_files(folder))
+    files = dict(python_files(folder))
     around = Surroundings(
         folder=folder,
         workspace=workspace.root,
@@ -111,16 +105,16 @@ def _drafted(
     if request.command:
         seen = observe(request.command, folder, workspace.root)
         # Read again: what the command wrote may be code that it ran.
-        around = replace(around, files=dict(_python_files(folder)))
+        around = replace(around, files=dict(python_files(folder)))
         drafted = draft_observed(request.command, seen, around)
         packages = observed_packages(drafted, folder, seen)
         text = recipe_text(_name(request, folder), drafted, packages)
         place = workspace.relative(folder) / RECIPE_NAME
         return drafted, text, parse_recipe(text.encode(), place)
     if request.source is not None and is_pipeline(request.source):
-        drafted = draft_dvc(read_pipeline(request.source), request.source, around)
+        drafted = draft_dvc(read_pipeline(request.source, folder), request.source, around)
     else:
-        drafted = draft(_chosen_script(request, folder, around.files), around)
+        drafted = draft(chosen_script(request.script, folder, around.files, request.folder), around)
         if request.script is None:
             with_evaluation(drafted, around)
     return drafted, *_recipe(drafted, request, workspace)
@@ -138,9 +132,9 @@ def _check_source(source: Path, folder: Path) -> None:
             f"--from {source}: it is not known how to begin with this",
             facts=[("wanted", "dvc.yaml, or requirements.txt")],
         )
-    if is_pipeline(source) and source.parent.resolve() != folder.resolve():
+    if is_pipeline(source) and not source.parent.resolve().is_relative_to(folder):
         raise UsageError(
-            f"--from {source}: the recipe of a dvc.yaml lies beside it",
+            f"--from {source}: the recipe of a dvc.yaml lies beside it, or above",
             hint=f"modelbuild init {source.parent} --from {source}",
         )
 
@@ -158,90 +152,6 @@ def _check_folder(folder: Path, recipe: Path) -> None:
             f"there is a recipe already: {folder / RECIPE_NAME}",
             hint=f"To build it: modelbuild build {folder / RECIPE_NAME}",
         )
-
-
-# -- the script -----------------------------------------------------------------------------------
-
-
-def _python_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every Python file below the folder that can be code of a recipe."""
-    count = 0
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".")
-            and name not in _NOT_SEARCHED
-            and not os.path.exists(os.path.join(place, name, "pyvenv.cfg"))
-        )
-        for name in sorted(names):
-            path = Path(place, name)
-            if name.endswith(".py") and not name.startswith(".") and path.is_file():
-                count += 1
-                if count > _MOST_FILES:
-                    raise ModelbuildError(
-                        f"{folder} has more than {_MOST_FILES} Python files",
-                        hint="Name a folder with one training script: modelbuild init FOLDER",
-                    )
-                yield path.relative_to(folder).as_posix(), path.read_bytes()
-
-
-def _chosen_script(request: InitRequest, folder: Path, files: Mapping[str, bytes]) -> str:
-    if request.script is not None:
-        return _named_script(request.script, folder, files)
-    programs = [path for path in files if _can_be_training(path, files[path])]
-    if not programs:
-        programs = [path for path in files if not _NOT_TRAINING.fullmatch(PurePosixPath(path).stem)]
-    highest = min((path.count("/") for path in programs), default=0)
-    programs = [path for path in programs if path.count("/") == highest]
-    for stem in _USUAL:
-        usual = [path for path in programs if re.fullmatch(stem, PurePosixPath(path).stem)]
-        if len(usual) == 1:
-            return usual[0]
-        if usual:
-            programs = usual
-            break
-    if len(programs) == 1:
-        return programs[0]
-    raise _undecided(request.folder, programs)
-
-
-def _undecided(folder: Path, programs: list[str]) -> UsageError:
-    if not programs:
-        return UsageError(
-            f"there is no Python script in {folder}",
-            hint="Name the folder with the training script: modelbuild init FOLDER",
-        )
-    return UsageError(
-        f"several scripts in {folder} can be the training script",
-        facts=[("found", ", ".join(programs))],
-        hint=f"Choose one: modelbuild init {folder} --script {programs[0]}",
-    )
-
-
-def _can_be_training(path: str, content: bytes) -> bool:
-    """A broken file beside the script does not matter."""
-    if _NOT_TRAINING.fullmatch(PurePosixPath(path).stem):
-        return False
-    try:
-        return is_program(parse(path, content))
-    except ModelbuildError:
-        return False
-
-
-def _named_script(text: str, folder: Path, files: Mapping[str, bytes]) -> str:
-    """As seen from the folder, else from where the command was given."""
-    for base in (folder, Path.cwd()):
-        path = (base / text).resolve()
-        if path.is_relative_to(folder) and path.relative_to(folder).as_posix() in files:
-            return path.relative_to(folder).as_posix()
-    from difflib import get_close_matches
-
-    near = get_close_matches(text, list(files), n=1)
-    raise UsageError(
-        f"--script {text}: there is no such Python file in {folder}",
-        hint=f"Did you mean: --script {near[0]}" if near else None,
-    )
 
 
 # -- the recipe -----------------------------------------------------------------------------------
