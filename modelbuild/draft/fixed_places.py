@@ -87,7 +87,7 @@ def in_copy(
     are those whose folders must be there first. `below` are folders around the copy, for links
     that begin with `..`.
     """
-    copy = f"{_COPY}/{_quoted(below)}" if below else _COPY
+    copy = f"{_COPY}/{quoted(below)}" if below else _COPY
     steps = [f"mkdir -p {copy}"] if below else []
     steps += [f"cp -R --no-preserve=mode . {copy}", f"cd {copy}"]
     places = [*(path for _, path in links), *expected]
