@@ -296,8 +296,15 @@ def test_a_command_that_is_not_understood_sees_all(run: list[str]) -> None:
     assert seen(OTHER, *run) is None
 
 
-def test_an_import_path_of_its_own_sees_all() -> None:
-    assert seen(OTHER, "python", "train.py", PYTHONPATH="lib") is None
+@pytest.mark.parametrize("path", ["lib", "./lib/:", "/build/src/lib"])
+def test_modules_are_looked_for_where_the_stage_has_python_look(path: str) -> None:
+    files = {**OTHER, "train.py": "import base", "lib/base.py": "", "lib/other.py": ""}
+    assert seen(files, "python", "train.py", PYTHONPATH=path) == ["lib/base.py", "train.py"]
+
+
+@pytest.mark.parametrize("path", ["/opt/lib", "../lib", "{data.x}", "lib/../.."])
+def test_an_import_path_outside_of_the_code_sees_all(path: str) -> None:
+    assert seen(OTHER, "python", "train.py", PYTHONPATH=path) is None
 
 
 def test_scripts_and_folders_named_by_arguments_are_seen() -> None:

@@ -134,6 +134,21 @@ def test_any_other_module_belongs_to_the_packages(module: str, package: str) -> 
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "folder"),
+    [("nets/cnn.py", "."), ("src/nets/cnn.py", "src"), ("a/b/nets/cnn/__init__.py", "a/b")],
+)
+def test_a_module_of_the_stage_that_python_does_not_find_is_told_from_a_missing_one(
+    code: str, folder: str
+) -> None:
+    log = MODULE.format(module="nets.cnn").encode()
+    assert explain_failure(log, WORKSPACE.__contains__, code=[code, "train.py"]) == (
+        f"Module 'nets.cnn' is part of the stage's code ({code}), but Python does not search "
+        "that folder\nfor it. Add to the stage:\n"
+        f'  env = {{ PYTHONPATH = "{folder}" }}'
+    )
+
+
 def test_python_dash_m_names_a_missing_module_without_a_traceback() -> None:
     assert explain("/build/env/bin/python: No module named pandas\n") == (
         "Module 'pandas' is not in the environment. Add its package to:\n"

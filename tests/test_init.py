@@ -233,6 +233,12 @@ def test_what_a_script_with_fixed_paths_needs_is_said(folder: Path) -> None:
         assert note in text
 
 
+def test_a_script_in_a_folder_finds_modules_of_the_recipes_folder(folder: Path) -> None:
+    write(folder, jobs__train_py="import nets, beside\n", nets__a_py="", jobs__beside_py="")
+    (stage,) = guess(folder, "jobs/train.py").recipe.stages.values()
+    assert stage.env == {"PYTHONPATH": "."}
+
+
 def test_a_script_that_knows_modelbuild_out_is_left_alone(folder: Path) -> None:
     text = 'import os\nopen(os.path.join(os.environ["MODELBUILD_OUT"], "m.txt"), "w")\n'
     write(folder, train_py=text)

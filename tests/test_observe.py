@@ -362,6 +362,33 @@ def test_data_beside_the_recipes_folder_lies_beside_the_copy(tiny: Tiny) -> None
     assert guide.build()["fit"]["metrics"] == {"rows": 5}
 
 
+DEEP = """\
+import json
+from nets.width import WIDTH
+import extra, beside
+json.dump({"width": WIDTH + extra.MORE + beside.LESS}, open("metrics.json", "w"))
+"""
+
+
+@pytest.mark.parametrize("by_path", [True, False], ids=["PYTHONPATH", "sys.path"])
+def test_modules_are_imported_from_where_the_command_had_python_look(
+    tiny: Tiny, by_path: bool
+) -> None:
+    for path in tiny.root.glob("*.*"):
+        path.unlink()
+    change = "" if by_path else "import sys; sys.path[:0] = ['.', 'lib']\n"
+    tiny.write("runs/fit.py", change + DEEP)
+    tiny.write("runs/beside.py", "LESS = -1\n")
+    tiny.write("nets/width.py", "WIDTH = 2\n")
+    tiny.write("lib/extra.py", "MORE = 3\n")
+    variables = {"PYTHONPATH": ".:lib"} if by_path else {}
+    ran = tiny.run("init", "--", sys.executable, "runs/fit.py", **variables)
+    assert ran.code == 0, ran.err
+    assert 'env = { PYTHONPATH = ".:lib" }' in (tiny.root / "recipe.toml").read_text()
+    assert "packages = []" in (tiny.root / "recipe.toml").read_text()
+    assert tiny.build()["fit"]["metrics"] == {"width": 4}
+
+
 # -- to the end ------------------------------------------------------------------------------------
 
 

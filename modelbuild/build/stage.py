@@ -246,7 +246,7 @@ def _failed(job: Job, outcome: Outcome, log: StageLog, site: Site) -> StageFaile
         return (folder / path).exists() or (site.workspace / path).exists()
 
     declared = {data.path: name for name, data in recipe.data.items() if isinstance(data, PathData)}
-    explained = explain_failure(log.end, in_workspace, declared)
+    explained = explain_failure(log.end, in_workspace, declared, job.inputs.code)
     command = f"To read all that it printed: modelbuild log {recipe.name}:{stage.name}"
     return StageFailedError(
         f"{recipe.where(f'stages.{stage.name}.run')}: stage '{stage.name}' failed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -49,6 +49,8 @@ class StageDraft:
     """A comment on the command."""
     code: tuple[str, ...] = ()
     """What it sees, where the text of its program does not tell."""
+    search: Sequence[str] = ()
+    """Folders from which it imports modules of its own, besides its program's."""
     listed: list[str] = field(default_factory=list)
     """Names of data that is not in the command."""
     metrics: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +95,22 @@ def requirement(package: str, installed: Installed) -> str:
     version = installed.versions.get(package, "").partition("+")[0]
     pinned = f"{package}=={version}"
     return pinned if version and is_common_requirement(pinned) else package
+
+
+def import_folders(modules: Collection[str], code: Iterable[str]) -> set[str]:
+    """The folders, `.` among them, from which these files were imported under these names.
+
+    Of several names that a file may have, the longest one counts; a package may have no file.
+    """
+    found = set()
+    for path in code:
+        parts = path.removesuffix(".py").removesuffix("/__init__").split("/")
+        starts = range(len(parts))
+        whole = [start for start in starts if ".".join(parts[start:]) in modules]
+        begun = [start for start in starts[:-1] if ".".join(parts[start:-1]) in modules]
+        for start in (whole or begun)[:1]:
+            found.add("/".join(parts[:start]) or ".")
+    return found
 
 
 def _package(module: str, installed: Installed) -> str:

@@ -31,6 +31,7 @@ from modelbuild.draft.drafted import (
 )
 from modelbuild.draft.files import Files
 from modelbuild.draft.fixed_places import leave_out_events, run_where_it_is_used_to
+from modelbuild.draft.module_names import import_folders
 from modelbuild.draft.observe import Observation
 from modelbuild.draft.observed_notes import notes
 from modelbuild.draft.script import read_script
@@ -132,6 +133,9 @@ class _Writer:
         taken = [word for each in words if (word := self._argument(each))]
         self.draft.stage.arguments = taken
         self.draft.stage.command = [tuple(head)]
+        beside = "." if "-m" in head else os.path.dirname(self.draft.script.path) or "."
+        own = {path for path in self.found.code if path[:2] != ".."} - {self.draft.script.path}
+        self.draft.stage.search = sorted(import_folders(self.seen.modules, own) - {beside})
         listed = [os.path.relpath(path, self.around.folder) for path in self.seen.listed]
         run_where_it_is_used_to(self.draft, self.found, listed, self.outputs, self.files)
         leave_out_events(self.draft, self.found)

@@ -106,7 +106,7 @@ def _own_modules(draft: Draft) -> set[str]:
     beside = PurePosixPath(draft.script.path).parent
     found = set()
     for path in map(PurePosixPath, draft.reached):
-        for root in (PurePosixPath(), beside):
+        for root in (PurePosixPath(), beside, *map(PurePosixPath, draft.stage.search)):
             if path.is_relative_to(root):
                 found.add(path.relative_to(root).parts[0].removesuffix(".py"))
     return found

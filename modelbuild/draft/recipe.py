@@ -5,6 +5,7 @@ What can't be guessed is said in a note, which stands in the recipe too, where i
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from math import isfinite
@@ -26,6 +27,7 @@ from modelbuild.draft.drafted import (
 )
 from modelbuild.draft.files import Files
 from modelbuild.draft.script import Literal, Option, read_script
+from modelbuild.draft.seen_files import is_below
 from modelbuild.locking.imports import reached_files
 from modelbuild.spec.recipe import Stage
 from modelbuild.spec.recipe_hardware import SEEDS
@@ -55,6 +57,9 @@ def draft(path: str, around: Surroundings, trained: Draft | None = None) -> Draf
         include=tuple(globs(paths, around.files) if reached is not None else ("**/*.py",)),
         stages=[StageDraft(name=stage_name(path), command=[("python", path)])],
     )
+    folder = os.path.dirname(path)
+    if folder and any(not is_below(each, folder) for each in reached or ()):
+        drafted.stage.search = (".",)
     if trained is not None:
         drafted.data, drafted.params, drafted.seed = trained.data, trained.params, trained.seed
     _Reader(drafted, around, _outputs(trained) if trained else {}).read()

@@ -127,6 +127,12 @@ def _stage(stage: StageDraft) -> list[str]:
     else:
         lines += _comment("{out} is its output folder, the only place to which it can write.")
     lines += _comment(stage.about_run.strip()) + _run(stage)
+    if stage.search:
+        about = "Python searches only the folder of the program itself for modules."
+        lines += [
+            *_comment(about),
+            f"env = {{ PYTHONPATH = {toml_string(':'.join(stage.search))} }}",
+        ]
     if stage.code:
         lines += _list("code", stage.code)
     if stage.listed:

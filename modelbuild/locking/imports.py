@@ -28,6 +28,8 @@ _LAUNCHER_MODULES = frozenset(
 _DYNAMIC_MODULES = frozenset({"importlib", "runpy", "pkgutil", "imp", "zipimport"})
 _DYNAMIC_NAMES = frozenset({"__import__", "eval", "exec"})
 _DYNAMIC_ATTRIBUTES = frozenset({("sys", "path"), ("sys", "meta_path"), ("sys", "path_hooks")})
+_CODE = "/build/src/"
+"""Where a stage has the recipe's code."""
 _CONFIGURATION = frozenset({".cfg", ".gin", ".ini", ".json", ".toml", ".yaml", ".yml"})
 # Both are tried only where a word begins: within a long one, every start would read it to its end.
 _FILE_NAME = re.compile(r"(?<![\w./-])[\w./-]+\.py\b")
@@ -62,16 +64,24 @@ class _Search:
         self.reached: set[str] = set()
 
     def start(self, stage: Stage) -> None:
-        if "PYTHONPATH" in stage.env:
-            raise _CannotTellError
+        self._search_in(stage.env.get("PYTHONPATH", ""))
         self._enter(_entry(stage.run))
-        for text in (*stage.run[1:], *stage.env.values()):
+        variables = (value for name, value in stage.env.items() if name != "PYTHONPATH")
+        for text in (*stage.run[1:], *variables):
             self._named_in_command(text)
         for path in self._files:
             if not path.endswith(".py"):
                 self._visit_other(path)
         while self._pending:
             self._visit(self._pending.pop())
+
+    def _search_in(self, folders: str) -> None:
+        """Folders of the recipe, as PYTHONPATH has them."""
+        for folder in filter(None, folders.split(":")):
+            path = f"{_normal(folder)}/".removeprefix("./").removeprefix(_CODE)
+            if path.startswith("/") or {"..", "~"} & {*path.split("/")} or "{" in path:
+                raise _CannotTellError
+            self._roots.add(path)
 
     def _enter(self, entry: _Entry) -> None:
         """The script or module that the command runs; the first candidate that is ours."""

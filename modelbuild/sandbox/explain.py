@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
@@ -57,16 +57,20 @@ class _Finding(NamedTuple):
 
 
 def explain_failure(
-    log_tail: bytes, workspace_has: WorkspaceHas, declared: Mapping[str, str] = MappingProxyType({})
+    log_tail: bytes,
+    workspace_has: WorkspaceHas,
+    declared: Mapping[str, str] = MappingProxyType({}),
+    code: Collection[str] = (),
 ) -> str | None:
     """Advice for what the log last complains about; None where nothing is recognised.
 
-    `declared` are paths of data, relative to the recipe, and the names of their tables.
+    `declared` are paths of data, relative to the recipe, and the names of their tables; `code`
+    the paths of the code that the stage sees.
     """
     log = log_tail.decode(errors="replace")
     found = [
         *_missing_files(log, workspace_has, declared),
-        *_missing_modules(log, workspace_has),
+        *_missing_modules(log, workspace_has, code),
         *_downloads(log),
         *_read_only(log),
         *_exhausted(log),
@@ -128,12 +132,22 @@ def _missing_file(path: str, workspace_has: WorkspaceHas) -> str | None:
     )
 
 
-def _missing_modules(log: str, workspace_has: WorkspaceHas) -> Iterator[_Finding]:
+def _missing_modules(
+    log: str, workspace_has: WorkspaceHas, code: Collection[str]
+) -> Iterator[_Finding]:
     for match in _MISSING_MODULE.finditer(log):
         module = match[1]
         top = module.partition(".")[0]
         include = _module_files(module, workspace_has)
-        if include:
+        if seen := _seen_module(module, code):
+            folder = seen.removesuffix(f"{module.replace('.', '/')}.py")
+            folder = folder.removesuffix(f"{module.replace('.', '/')}/__init__.py")
+            advice = (
+                f"Module '{module}' is part of the stage's code ({seen}), but Python does not "
+                "search that folder\nfor it. Add to the stage:\n"
+                f'  env = {{ PYTHONPATH = "{folder.rstrip("/") or "."}" }}'
+            )
+        elif include:
             advice = (
                 f"Module '{module}' exists in the workspace, but the recipe does not declare it. "
                 f'Add it to:\n  [code]\n  include = [..., "{include}"]'
@@ -147,6 +161,14 @@ def _missing_modules(log: str, workspace_has: WorkspaceHas) -> Iterator[_Finding
                 f'  [environment]\n  packages = [..., "{package}"]'
             )
         yield _Finding(match.start(), advice)
+
+
+def _seen_module(module: str, code: Collection[str]) -> str | None:
+    """The file that defines it, of several the uppermost."""
+    path = module.replace(".", "/")
+    names = (f"/{path}.py", f"/{path}/__init__.py")
+    found = [each for each in code if f"/{each}".endswith(names)]
+    return min(found, key=lambda each: (each.count("/"), each), default=None)
 
 
 def _module_files(module: str, workspace_has: WorkspaceHas) -> str | None:
