@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -13,24 +14,12 @@ from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import LockedWheel
 from modelbuild.spec.lock_file import parse_lock, render_lock
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from small_recipes import small_recipe
+
 MIB = 2**20
 BUILD: Command = [TOOL, "build", "--no-link", "--quiet"]
-RECIPE = """\
-schema = 1
-
-[model]
-name = "NAME"
-
-[environment]
-python = "3.11"
-packages = []
-
-[code]
-include = ["*.py"]
-
-[data.start]
-path = "DATA"
-"""
 STAGE = """
 [stages.sNUMBER]
 run = ["python", "step.py", "INPUT", "{out}/x"]
@@ -45,11 +34,11 @@ with open(sys.argv[2], "w") as file:
 
 def recipe(name: str, data: str, stages: int) -> str:
     """Each stage reads what the one before it wrote."""
-    text = RECIPE.replace("NAME", name).replace("DATA", data)
+    tables = [f'[data.start]\npath = "{data}"']
     for number in range(stages):
         source = f"{{stages.s{number - 1}}}/x" if number else "{data.start}"
-        text += STAGE.replace("NUMBER", str(number)).replace("INPUT", source)
-    return text
+        tables.append(STAGE.replace("NUMBER", str(number)).replace("INPUT", source))
+    return small_recipe(name, *tables)
 
 
 def workspace(folder: Path, *, data: str = "start", stages: int = 1) -> Path:

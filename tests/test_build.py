@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from conftest import Tiny, how, share_interpreter
+from small_recipes import small_recipe
 
 from modelbuild.store.store import Store
 
@@ -178,21 +179,12 @@ def test_export_copies_an_output_that_can_be_written(tiny: Tiny) -> None:
 def test_a_stage_of_another_recipe_is_an_input(tiny: Tiny) -> None:
     tiny.write(
         "other/recipe.toml",
-        """\
-        schema = 1
-        [model]
-        name = "other"
-        [environment]
-        python = "3.11"
-        packages = []
-        [code]
-        include = ["copy.py"]
-        [data.base]
-        recipe = "tiny"
-        stage = "train"
-        [stages.copy]
-        run = ["python", "copy.py", "{data.base}/model.json", "{out}/copied.json"]
-        """,
+        small_recipe(
+            "other",
+            '[data.base]\nrecipe = "tiny"\nstage = "train"',
+            "[stages.copy]\n"
+            'run = ["python", "copy.py", "{data.base}/model.json", "{out}/copied.json"]',
+        ),
     )
     tiny.write("other/copy.py", "import shutil, sys; shutil.copyfile(*sys.argv[1:])\n")
     tiny.run("lock")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Ran, Tiny, commit, git
+from small_recipes import small_recipe
 
 from modelbuild.ci.problems import Problem
 
@@ -356,25 +357,11 @@ def test_a_problem_is_said_once(branch: Tiny) -> None:
     """The recipe that builds on another lacks what that one lacks."""
     branch.write(
         "more/recipe.toml",
-        """\
-        schema = 1
-
-        [model]
-        name = "more"
-
-        [environment]
-        python = "3.11"
-        packages = []
-
-        [code]
-        include = ["*.py"]
-
-        [data.model]
-        recipe = "tiny"
-
-        [stages.run]
-        run = ["python", "run.py", "{data.model}", "{out}"]
-        """,
+        small_recipe(
+            "more",
+            '[data.model]\nrecipe = "tiny"',
+            '[stages.run]\nrun = ["python", "run.py", "{data.model}", "{out}"]',
+        ),
     )
     branch.write("more/run.py", "import sys\n")
     assert branch.run("lock").code == 0

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_tensor_files import tensor_pickle, torch_file
 
+from modelbuild.cli.comparison_text import comparison_text
 from modelbuild.errors import ModelbuildError
 from modelbuild.store.tensor_files import numbers
 from modelbuild.verify import tensor_values
-from modelbuild.verify.compare import compare_trees, render_comparison
+from modelbuild.verify.compare import compare_trees
 from modelbuild.verify.comparison import (
     FileComparison,
     Status,
@@ -50,7 +51,7 @@ class Outputs:
         return compare_trees(self.first, self.second)
 
     def text(self) -> str:
-        return render_comparison(self.compare())
+        return comparison_text(self.compare())
 
     def file(self) -> FileComparison:
         (file,) = self.compare().files
@@ -89,7 +90,7 @@ def test_the_same_trees_are_identical(outputs: Outputs) -> None:
         "state_dict.pt",
     ]
     assert comparison.to_json() == {"identical": True, "same_files": 4, "files": []}
-    assert render_comparison(comparison) == "identical: 4 files"
+    assert comparison_text(comparison) == "identical: 4 files"
 
 
 def test_files_of_one_side_are_named(outputs: Outputs) -> None:
@@ -167,7 +168,7 @@ def test_names_that_no_terminal_should_see_are_escaped(outputs: Outputs) -> None
     (outputs.first / "new\nline\x1b[31m").write_bytes(b"")
     Path(os.fsdecode(os.fsencode(outputs.first) + b"/\xff.txt")).write_bytes(b"")
     comparison = outputs.compare()
-    assert render_comparison(comparison) == (
+    assert comparison_text(comparison) == (
         "new\\nline\\x1b[31m  only in first\n\\udcff.txt  only in first"
     )
     assert json.dumps(comparison.to_json(), ensure_ascii=False).encode()
@@ -372,7 +373,7 @@ def test_torch_files_saved_under_other_names_hold_the_same_tensors(outputs: Outp
     names = ["state_dict.pt", "state_dict_saved_under_another_name.pt"]
     outputs.write("model.pt", *[(GOLDEN / name).read_bytes() for name in names])
     comparison = outputs.compare()
-    assert render_comparison(comparison) == "model.pt  different: same tensors, other bytes"
+    assert comparison_text(comparison) == "model.pt  different: same tensors, other bytes"
     assert not comparison.identical
     assert outputs.file().same_tensors == 7
 
@@ -634,5 +635,5 @@ def test_names_of_tensors_are_shown_on_one_short_line() -> None:
         name="\x1b[2J\n" + "x" * 500, status=Status.ONLY_FIRST, first="int8[1]", second=None
     )
     file = FileComparison(path="m", status=Status.DIFFERENT, tensors=(tensor,))
-    text = render_comparison(TreeComparison(files=(file,)))
+    text = comparison_text(TreeComparison(files=(file,)))
     assert text == f"m  different\n  \\x1b[2J\\n{'x' * 95}...  int8[1]  only in first"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Tiny
+from small_recipes import small_recipe
 
 import modelbuild
 from modelbuild.errors import StageFailedError
@@ -34,30 +35,15 @@ metrics = {"accuracy": right / len(test), "loss": loss / len(test)}
 json.dump(metrics, open(out + "/metrics.json", "w"))
 """
 
-RECIPE = """\
-schema = 1
-
-[model]
-name = "NAME"
-
-[environment]
-python = "3.11"
-packages = []
-
-[code]
-include = ["*.py"]
-
-[params]
-lr = LR
-
-[stages.STAGE]
+STAGE = """\
+[stages.NAME]
 run = ["python", "train.py", "{params.lr}", "{out}"]
 metrics = "metrics.json"
 """
 
 
 def add_recipe(tiny: Tiny, name: str, lr: float, *, stage: str = "train", code: str = "") -> None:
-    text = RECIPE.replace("NAME", name).replace("LR", str(lr)).replace("STAGE", stage)
+    text = small_recipe(name, f"[params]\nlr = {lr}", STAGE.replace("NAME", stage))
     tiny.write(f"{name}/recipe.toml", text)
     tiny.write(f"{name}/train.py", code + LEARN)
 

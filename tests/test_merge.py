@@ -8,39 +8,16 @@ from pathlib import Path
 
 import pytest
 from conftest import Ran, Tiny
+from small_recipes import small_recipe
 
 from modelbuild.spec.lock_file import parse_lock
 
 OTHER = """\
-schema = 1
-
-[model]
-name = "NAME"
-
-[environment]
-python = "3.11"
-packages = []
-
-[code]
-include = ["*.py"]
-
 [stages.run]
 run = ["python", "run.py", "{out}"]
 """
 
 BUILDS_ON = """\
-schema = 1
-
-[model]
-name = "NAME"
-
-[environment]
-python = "3.11"
-packages = []
-
-[code]
-include = ["*.py"]
-
 [data.model]
 recipe = "tiny"
 stage = "train"
@@ -88,8 +65,8 @@ def branches(tiny: Tiny, ours: Callable[[], object], theirs: Callable[[], object
     return git(tiny, "merge", "--no-edit", "theirs")
 
 
-def add_recipe(tiny: Tiny, name: str, text: str = OTHER) -> None:
-    tiny.write(f"{name}/recipe.toml", text.replace("NAME", name))
+def add_recipe(tiny: Tiny, name: str, tables: str = OTHER) -> None:
+    tiny.write(f"{name}/recipe.toml", small_recipe(name, tables))
     tiny.write(f"{name}/run.py", f"print('{name}')\n")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from modelbuild.build.seed_record import Spread
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.compared import against_words, compared_json, compared_lines
+from modelbuild.cli.comparison_text import comparison_text
 from modelbuild.cli.progress import progress
 from modelbuild.cli.render import level_words
 from modelbuild.cli.spread import spread_json, spread_lines
@@ -18,7 +19,6 @@ from modelbuild.cli.targets import recipe_path, workspace_naming
 from modelbuild.errors import UsageError
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
-from modelbuild.verify.compare import render_comparison
 from modelbuild.verify.explained import ExplainRequest
 from modelbuild.verify.seeds import SeedsVerdict
 from modelbuild.verify.verdict import Rebuild, RecipeVerdict, StageVerdict, VerifyReport
@@ -121,7 +121,7 @@ def _print_verdict(name: str, verdict: RecipeVerdict) -> None:
         if each.rebuild and each.rebuild.steps:
             print(f"      {each.rebuild.steps.says}")
         if each.rebuild and each.rebuild.comparison:
-            text = render_comparison(each.rebuild.comparison)
+            text = comparison_text(each.rebuild.comparison)
             print("\n".join(f"      {line}" for line in text.splitlines()))
         if each.explanation:
             print(f"      {each.explanation}")

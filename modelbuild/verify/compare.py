@@ -23,11 +23,10 @@ from modelbuild.verify.comparison import (
     TensorComparison,
     TreeComparison,
     ValueComparison,
-    render_comparison,
 )
 from modelbuild.verify.tensor_values import compare_values
 
-__all__ = ["TreeComparison", "compare_trees", "render_comparison"]
+__all__ = ["TreeComparison", "compare_trees"]
 
 _CHUNK = 1 << 20
 _LINE = 160
