@@ -135,6 +135,14 @@ def test_what_tensorboard_writes_is_not_kept(tiny: Tiny, place: str) -> None:
     assert [each.name for each in Path(tiny.build()["train"]["path"]).iterdir()] == ["model.txt"]
 
 
+def test_that_nothing_is_left_without_tensorboards_files_is_said(folder: Path) -> None:
+    write(folder, train_py="open('events.out.tfevents.1.host.1.0', 'w')\n")
+    assert python(folder, "train.py").notes == (
+        "train.py wrote nothing but TensorBoard's files, which are not kept: a stage must write "
+        "what it makes to its output folder, {out}.",
+    )
+
+
 def test_packages_are_those_that_were_imported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,8 +103,7 @@ def in_copy(
 
 def leave_out_events(draft: Draft, found: SeenFiles) -> None:
     """TensorBoard's files have the time in name and content: no two builds would be the same."""
-    names = map(os.path.basename, found.written)
-    if not any(name.startswith(_OF_TENSORBOARD) for name in names):
+    if not any(map(is_of_tensorboard, found.written)):
         return
     clean = f"find {{out}} -name '{_OF_TENSORBOARD}*' -delete"
     if draft.stage.about_run:
@@ -116,6 +115,10 @@ def leave_out_events(draft: Draft, found: SeenFiles) -> None:
         " TensorBoard's files are removed in the end: time and host are in them, so that no "
         "two builds would be the same."
     )
+
+
+def is_of_tensorboard(path: str) -> bool:
+    return os.path.basename(path).startswith(_OF_TENSORBOARD)
 
 
 def quoted(path: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from modelbuild.draft.drafted import Draft
 from modelbuild.draft.files import Files
+from modelbuild.draft.fixed_places import is_of_tensorboard
 from modelbuild.draft.observe import Observation
 from modelbuild.draft.seen_files import SeenFiles, is_below, is_temporary
 from modelbuild.spec.logins import without_logins
@@ -36,6 +37,11 @@ def notes(
     yield from _outside(drafted, found, files, located)
     if not found.written:
         yield f"{script} wrote no file: a stage must write to its output folder, {{out}}."
+    elif all(map(is_of_tensorboard, found.written)):
+        yield (
+            f"{script} wrote nothing but TensorBoard's files, which are not kept: a stage must write "
+            "what it makes to its output folder, {out}."
+        )
     if "git" in seen.programs:
         yield f"{script} asks git: a stage has no repository."
     programs = [each for each in seen.programs if not _HARMLESS.fullmatch(each) and each != "git"]
