@@ -39,8 +39,8 @@ def notes(
         yield f"{script} wrote no file: a stage must write to its output folder, {{out}}."
     elif all(map(is_of_tensorboard, found.written)):
         yield (
-            f"{script} wrote nothing but TensorBoard's files, which are not kept: a stage must write "
-            "what it makes to its output folder, {out}."
+            f"{script} wrote nothing but TensorBoard's files, which are not kept: a stage must "
+            "write what it makes to its output folder, {out}."
         )
     if "git" in seen.programs:
         yield f"{script} asks git: a stage has no repository."
