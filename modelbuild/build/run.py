@@ -15,6 +15,7 @@ from modelbuild.locking.lock import LockResult
 from modelbuild.locking.request import LockRequest
 from modelbuild.sandbox.isolation import Isolation
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
+from modelbuild.spec.digest import Digest
 from modelbuild.spec.lock import Claim
 from modelbuild.spec.probes import ProbeRun, probe_run
 from modelbuild.store.realisations import Realisation, check_intact, find
@@ -36,6 +37,8 @@ class Run:
     results: dict[StageId, StageResult] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
     probed: dict[str, Probed | None] = field(default_factory=dict)
+    known: dict[StageId, list[Digest]] = field(default_factory=dict)
+    """What came out of stages, by claims and records, whether or not it is here."""
 
     def realise(self, identity: StageId) -> None:
         """Make the output of one stage exist; those it reads were realised before."""
