@@ -19,7 +19,7 @@ class Child(multiprocessing.get_context("fork").Process):
 
 if __name__ == "__main__":
     for _ in range(2):
-        Child(target=time.sleep, args=(60,)).start()
+        Child(target=time.sleep, args=(60,), daemon=True).start()
     signal.signal(signal.SIGCHLD, handler)
     print("recorded")
     end_process()
