@@ -20,13 +20,8 @@ from modelbuild.spec.recipe import Determinism, Hardware
 from modelbuild.spec.variables import stage_variables
 from modelbuild.store.store import Store
 from modelbuild.verify.explain import Run, Search, explain, locate
-from modelbuild.verify.operations import (
-    FirstOperation,
-    Recording,
-    first_difference,
-    parse_recordings,
-    read_recordings,
-)
+from modelbuild.verify.first_operation import FirstOperation, first_difference
+from modelbuild.verify.recordings import Recording, parse_recordings, read_recordings
 from modelbuild.verify.steps import compare_steps
 
 FAULTS_FOLDER = Path(__file__).parent / "faults"
@@ -228,10 +223,11 @@ def test_a_training_that_ends_before_the_step_is_recorded_so_far(trainings: Trai
 
 CHANGES = """
 import runpy, sys, torch
-memory = runpy.run_path(sys.argv[1])["Memory"](torch)
+def beside(name):
+    return runpy.run_path(f"{sys.argv[1]}/{name}.py", {"beside": beside})
+memory = beside("tensor_digests")["Memory"](torch)
 
-def seen(change, dtype, size=100_003):
-    values = torch.randn(size, dtype=torch.float64).to(dtype)
+def seen(change, values):
     other = change(values.clone())
     assert not values.equal(other)
     digests = [memory.digest(each.data_ptr(), each.nbytes) for each in (values, values, other)]
@@ -243,9 +239,11 @@ def negate(*places):
         return values
     return change
 
-def swap(one, other):
+def swap(one, other, count=1):
     def change(values):
-        values[[one, other]] = values[[other, one]]
+        kept = values[one : one + count].clone()
+        values[one : one + count] = values[other : other + count]
+        values[other : other + count] = kept
         return values
     return change
 
@@ -257,22 +255,95 @@ values = torch.ones(100_000)
 address, size, found = values.data_ptr(), values.nbytes, []
 with Listening():
     memory.digest(address, size)
-for dtype in (torch.float64, torch.float32, torch.bfloat16):
+dtypes = (torch.float64, torch.float32, torch.bfloat16)
+random = torch.randn(100_003, dtype=torch.float64)
+for dtype in dtypes:
+    values = random.to(dtype)
     for change in (
         negate(0), negate(5), negate(5, 7), negate(5, 7, 9, 11), negate(1, 1025), negate(-1),
-        swap(5, 7), swap(0, 4096), swap(5, 60_000), lambda values: values.flip(0),
-        lambda values: values.roll(1), lambda values: values.roll(1024), lambda values: -values,
+        negate(5, 1036), negate(5, 2067), negate(6, 1039), negate(6, 2072), negate(5, 1036, 1038),
+        swap(5, 7), swap(0, 4096), swap(5, 60_000), swap(9, 1040), swap(9, 1042), swap(9, 2071),
+        swap(0, 1024, 1024), swap(0, 1031, 1031), swap(0, 2066, 1033), swap(0, 30_000, 30_000),
+        lambda values: values.flip(0), lambda values: values.roll(1),
+        lambda values: values.roll(1024), lambda values: values.roll(1031),
+        lambda values: values.roll(2066), lambda values: -values,
     ):
-        found.append(seen(change, dtype))
-print(len(found), all(found))
+        found.append(seen(change, values))
+    signs = torch.where(torch.arange(1033 * 256 + 9) % 2 == 0, 1, -1).to(dtype)
+    masks = (random > 1).to(dtype)
+    for values in (signs, masks):
+        found.append(seen(lambda values: -values, values))
+        found.append(seen(lambda values: values.roll(1), values))
+found.append(seen(negate(5, 5 + 1031, 5 + 1033, 5 + 1031 + 1033), random.abs()))
+far = torch.randn(2_300_000, dtype=torch.float64)
+for distance in (1031 * 1023, 1033 * 1023, 1031 * 1033):
+    found.append(seen(swap(7, 7 + distance), far))
+    found.append(seen(swap(0, distance, 4096), far))
+    found.append(seen(negate(7, 7 + distance), far))
+for size in (32_769, 32_777, 40_000, 65_537):
+    bytes_ = torch.randint(0, 255, (size,), dtype=torch.uint8)
+    found += [seen(negate(place), bytes_) for place in (0, 3, 4, 7, size // 2, -9, -5, -4, -1)]
+print(len(found), found.count(True))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.network
 def test_a_digest_sees_moved_values_and_changed_signs(torch_stage: Stage) -> None:  # noqa: F811
-    done = torch_stage.run("-c", CHANGES, str(RUNTIME / "tensor_digests.py"))
-    assert (done.stderr, done.stdout) == ("", "39 True\n")
+    done = torch_stage.run("-c", CHANGES, str(RUNTIME))
+    assert (done.stderr, done.stdout) == ("", "139 139\n")
+
+
+WRITES = """
+import torch
+from torch import nn
+weight = nn.Parameter(torch.ones(1))
+optimiser = torch.optim.SGD([weight])
+optimiser.step()
+values, norm, wide = torch.ones(100, 100), nn.BatchNorm1d(9000), torch.randn(4, 9000)
+mean, fused = norm.running_mean, [[values], [torch.ones(100, 100)], [torch.ones(100, 100)]]
+def read():
+    values.neg()
+    mean.abs()
+for write in (
+    lambda: None,
+    lambda: values.t()[3:, 5:].mul_(2),
+    lambda: values.detach().data[7].view(-1).zero_(),
+    lambda: torch.add(values, 1, out=values),
+    lambda: torch._foreach_add_([values], 3),
+    lambda: torch._fused_sgd_(*fused, weight_decay=0.0, momentum=0.9, lr=0.1, dampening=0.0,
+        nesterov=False, maximize=False, is_first_step=False),
+    lambda: norm(wide),
+    lambda: norm(wide + 1),
+    lambda: torch.ops.aten._native_batch_norm_legit(wide, None, None, mean, norm.running_var,
+        True, 0.1, 1e-5),
+):
+    read()
+    write()
+read()
+optimiser.step()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_kept_digest_is_forgotten_when_the_memory_is_written_to(torch_stage: Stage) -> None:  # noqa: F811
+    """Through a view, by several tensors at once, or by an operation that does not say so."""
+    trace = torch_stage.root / "trace"
+    trace.mkdir()
+    (trace / "request.json").write_text('{"every": 0, "explain": {"step": 2, "knob": null}}')
+    done = torch_stage.run("-c", WRITES)
+    assert (done.returncode, done.stderr) == (0, "")
+    (recording,) = read_recordings(trace / "operations-0.jsonl")
+    shutil.rmtree(trace)
+    values, means = (
+        [each.inputs for each in recording.operations if each.op == f"aten::{name}"]
+        for name in ("neg", "abs")
+    )
+    assert [one == other for one, other in itertools.pairwise(values)] == [
+        *(True, False, False, False, False, False, True, True, True)
+    ]
+    assert [one == other for one, other in itertools.pairwise(means)] == [*[True] * 6, *[False] * 3]
 
 
 # Recordings

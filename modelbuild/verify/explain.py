@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from modelbuild.spec.canonical import Json
-from modelbuild.verify.operations import FirstOperation, Kind, Recording, first_difference
+from modelbuild.verify.first_operation import FirstOperation, Kind, first_difference
+from modelbuild.verify.recordings import Recording
 
 Recordings = Sequence[Recording]
 """Of one run: one of each process that trains, in the order of their places."""

@@ -12,7 +12,7 @@ from modelbuild.spec.derivation import StageId
 from modelbuild.store.realisations import Realisation, find
 from modelbuild.store.store import Store
 from modelbuild.verify.explain import Explanation, compare_with, explain
-from modelbuild.verify.operations import Recording, parse_recordings, read_recordings
+from modelbuild.verify.recordings import Recording, parse_recordings, read_recordings
 from modelbuild.verify.steps import traces_of
 from modelbuild.verify.trial import record_step
 

@@ -68,17 +68,6 @@ class Around:
             filename = filename[len(SOURCE) :]
         return f"{filename}:{line}"
 
-    def random_states(self) -> int:
-        """Of the generators of `random` and of numpy, where they are loaded."""
-        state = 0
-        random, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
-        if random is not None:
-            state = hash(random.getstate()[1]) & 0xFFFFFFFF  # of numbers: the same in every process
-        if numpy is not None:
-            _, keys, position, *_ = numpy.get_state()
-            state = crc32(b"%d" % position, crc32(keys.tobytes(), state))
-        return state
-
     def watch(self) -> None:
         for name in CLOCKS:
             setattr(time, name, Clock(self, name, getattr(time, name)))

@@ -3,64 +3,86 @@
 from __future__ import annotations
 
 import ctypes
-from importlib import import_module
 from zlib import crc32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    def beside(name: str) -> dict[str, Any]:
+        """That of `bootstrap.py`, which puts it here."""
+        ...
+
+
 ALWAYS_READ_BYTES = 1 << 15
 """Up to this size a digest costs less than an operation, and is taken anew each time."""
-ROW = 1024
-"""Words of 8 bytes that are summed up together."""
+WORD = 8
+TABLES = ((1031, 0), (1033, WORD // 2))
+"""What large memory is looked at as: the columns of each, primes, and its first byte."""
+MOST_LINES = 1023
+"""Of a table: so it holds fewer words than the product of the two primes."""
+memory = beside("digests")["memory"]
 
 
 class Memory:
     """Digests of memory: of what is small its CRC-32, which is slow for what is large.
 
-    There every row is multiplied by fixed odd weights and summed up modulo 2**64 by torch, once in
-    words of 8 bytes from the first byte on and once from the fifth: the upper bits of a product
-    don't depend on the lower ones of its weight, so that of a word's upper half two changed signs
-    could cancel. The sums' CRC-32 is the digest.
+    1. As a table of words of 8 bytes it is summed up modulo 2**64, column by column. Then again as
+       a table of another width: two words of one column are in two columns there.
+    2. The second table begins at the fifth byte: the upper half of a word in one, where two changed
+       signs are lost in the carry, is the lower half of a word in the other.
+    3. The digest is the CRC-32 of the sums, and of the rest that fills no line.
+
+    But for the CRC three changed halves of words are always seen, wherever they are. Four can
+    hide that share their columns in pairs, with other partners in each table: at distances of
+    multiples of the one prime and of the other, which no shape of a tensor has by chance.
     """
 
     def __init__(self, torch: Any) -> None:
         self.torch = torch
-        seen = bytearray(import_module("hashlib").shake_128(b"weights").digest(ROW * 8))
-        seen[::8] = bytes(each | 1 for each in seen[::8])
-        self.weights = torch.frombuffer(seen, dtype=torch.int64).clone()
-        self.digest(self.weights.data_ptr(), 2 * ALWAYS_READ_BYTES)  # what torch loads for it
+        loads = (ctypes.c_char * (2 * ALWAYS_READ_BYTES))()
+        self.digest(ctypes.addressof(loads), len(loads))  # what torch loads for it
 
     def digest(self, address: int, size: int) -> int:
-        if not size:
-            return 0
-        memory = (ctypes.c_char * size).from_address(address)
         if size <= ALWAYS_READ_BYTES:
-            return crc32(memory)
-        rows = (size - 4) // (ROW * 8)
-        crc = crc32(memoryview(memory)[rows * ROW * 8 :])
-        with self.torch._C.DisableTorchFunction():  # the user's modes don't see it
-            for offset in (0, 4):
-                words = self.torch.frombuffer(
-                    memory, dtype=self.torch.int64, count=rows * ROW, offset=offset
-                )
-                sums = words.view(rows, ROW).mv(self.weights)
-                crc = crc32((ctypes.c_char * (rows * 8)).from_address(sums.data_ptr()), crc)
-        return crc
+            return crc32(memory(address, size)) if size else 0
+        torch, int64, all_ = self.torch, self.torch.int64, memory(address, size)
+        crc, summed = 0, size
+        with torch._C.DisableTorchFunction():  # the user's modes don't see it
+            for columns, at in TABLES:
+                while size - at > ALWAYS_READ_BYTES:
+                    lines = min((size - at) // (WORD * columns), MOST_LINES)
+                    count = lines * columns
+                    words = torch.frombuffer(all_, dtype=int64, count=count, offset=at)
+                    sums = words.view(lines, columns).sum(0)
+                    crc = crc32(memory(sums.data_ptr(), WORD * columns), crc)
+                    at += WORD * count
+                summed = min(summed, at)
+        return crc32(memoryview(all_)[summed:], crc)
 
 
 class Storage:
     """Memory that tensors share, and what is known of it."""
 
-    def __init__(self, weak: Any) -> None:
-        self.weak = weak
-        """Keeps the storage's address from being given to another one."""
-        self.digests: dict[Any, int] = {}
+    __slots__ = ("digests", "fresh", "keep", "source", "whole")
+
+    def __init__(self, keep: Any = None) -> None:
+        self.keep = keep
+        """Keeps the storage's address from being given to another one; the memory may go."""
         self.source: int | None = None
         """Number of the operation that last wrote to it; -1 where it was only read."""
         self.fresh: str | None = None
         """The line that allocated it, until it is filled."""
+        self.whole: int | None = None
+        """The digest of all of it, where it is large."""
+        self.digests: dict[Any, int] = {}
+        """Of large parts of it."""
+
+    def forget(self) -> None:
+        """Something may have written to it."""
+        self.whole = None
+        if self.digests:
+            self.digests = {}
 
 
 class Digests:
@@ -73,23 +95,23 @@ class Digests:
     def __init__(self, torch: Any) -> None:
         self.torch = torch
         self.memory = Memory(torch)
-        self.shapes: dict[Any, int] = {}
-        """CRCs of the shapes that the whole of a storage was seen in."""
+        self.types: dict[Any, int] = {}
+        """A number for each type of elements: `hash` of it is another in every process."""
         self.known: dict[int, Storage] = {}
-        self.nowhere = Storage(None)
+        self.nowhere = Storage()
         """Of a tensor without memory of its own, such as a subclass that wraps others."""
         self.nowhere.source = -1
-        self.weak = import_module("torch.multiprocessing.reductions").StorageWeakRef
 
     def storage(self, tensor: Any) -> Storage:
         try:
             storage = tensor.untyped_storage()
-            address = storage._cdata
         except (RuntimeError, NotImplementedError):
             return self.nowhere
-        found = self.known.get(address)
-        if found is None:
-            found = self.known[address] = Storage(self.weak(storage))
+        return self.known.get(storage._cdata) or self._meet(storage)
+
+    def _meet(self, storage: Any) -> Storage:
+        # A weak reference, which is never given back: the process ends with the step.
+        found = self.known[storage._cdata] = Storage(storage._weak_ref())
         return found
 
     def written(self, tensor: Any, by: int) -> None:
@@ -97,39 +119,51 @@ class Digests:
         storage = self.storage(tensor)
         if storage is self.nowhere:
             return
-        storage.digests.clear()
+        storage.forget()
         storage.source = by
-        if tensor.nbytes >= tensor.untyped_storage().nbytes():
+        if storage.fresh and tensor.nbytes >= tensor.untyped_storage().nbytes():
             storage.fresh = None
 
-    def of(self, tensor: Any, storage: Storage, *, anew: bool = False) -> int:
-        if tensor.layout is not self.torch.strided:
-            return self._sparse(tensor)
-        if storage is self.nowhere:
-            return 0
+    def of(self, tensor: Any, *, anew: bool = False) -> tuple[int, Storage]:
+        """The digest of a tensor, and where it lies."""
+        try:
+            all_ = tensor.untyped_storage()
+        except (RuntimeError, NotImplementedError):
+            return self._without_memory(tensor), self.nowhere
+        storage = self.known.get(all_._cdata) or self._meet(all_)
+        if anew:
+            storage.forget()
         size = tensor.nbytes
-        memory = tensor.untyped_storage()
-        kept = not anew and size > ALWAYS_READ_BYTES
-        whole = storage.digests.get("whole") if kept else None
-        if whole is None and size == memory.nbytes() and tensor.is_cpu and not tensor.is_neg():
-            whole = storage.digests["whole"] = self.memory.digest(memory.data_ptr(), size)
-        if whole is not None:  # all views share one reading, told apart by their shapes
-            return whole ^ self._shape(tensor)
-        key = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
-        digest = storage.digests.get(key) if kept else None
+        if size != all_.nbytes() or not tensor.is_cpu or tensor.is_neg():
+            return self._of_part(tensor, storage), storage
+        # All views share one reading, told apart by their shapes.
+        if size <= ALWAYS_READ_BYTES:
+            whole = crc32(memory(all_.data_ptr(), size)) if size else 0
+        elif storage.whole is not None:
+            whole = storage.whole
+        else:
+            whole = storage.whole = self.memory.digest(all_.data_ptr(), size)
+        return whole ^ (hash(self._form(tensor)) & 0xFFFFFFFF), storage
+
+    def _of_part(self, tensor: Any, storage: Storage) -> int:
+        form = self._form(tensor)
+        digest = storage.digests.get(form)
         if digest is None:
-            digest = storage.digests[key] = self.read(tensor)
+            digest = self.read(tensor)
+            if tensor.nbytes > ALWAYS_READ_BYTES:
+                storage.digests[form] = digest
         return digest
 
-    def _shape(self, tensor: Any) -> int:
-        offset, bits = tensor.storage_offset(), (tensor.is_conj(), tensor.is_neg())
-        shape = (tensor.shape, tensor.stride(), offset, tensor.dtype, bits)
-        crc = self.shapes.get(shape)
-        if crc is None:
-            crc = self.shapes[shape] = crc32(repr(shape).encode())
-        return crc
+    def _form(self, tensor: Any) -> tuple[Any, ...]:
+        """How a tensor lies in its storage: with a hash that is the same in every process."""
+        dtype = tensor.dtype
+        number = self.types.get(dtype)
+        if number is None:
+            number = self.types[dtype] = crc32(str(dtype).encode())
+        where = (tensor.shape, tensor.stride(), tensor.storage_offset())
+        return (*where, number, tensor.is_conj(), tensor.is_neg())
 
-    def _sparse(self, tensor: Any) -> int:
+    def _without_memory(self, tensor: Any) -> int:
         if tensor.layout is not self.torch.sparse_coo:
             return 0
         parts = (tensor._indices(), tensor._values())
@@ -145,30 +179,34 @@ class Digests:
 
 
 class Flat:
-    """The tensors in a nest of lists, tuples and dictionaries, and the text of all else."""
+    """Takes values apart: the tensors in lists, tuples and dictionaries, and the text of others."""
 
-    def __init__(self, torch: Any, value: Any) -> None:
-        self.torch = torch
-        self.tensors: list[Any] = []
-        self.constants: list[str] = []
-        self.generators: list[Any] = []
-        self.device: Any = None
-        self.add(value)
+    def __init__(self, torch: Any) -> None:
+        nest = (list, tuple)
+        constants = (bool, int, float, complex, str, bytes, torch.device)
+        self.kinds = (
+            (torch.Tensor, "tensor"),
+            (nest, "nest"),
+            (dict, "names"),
+            (constants, "constant"),
+        )
+        self.known: dict[type, str] = {}
+        """Of types: `isinstance` calls Python for a parameter."""
 
-    def add(self, value: Any) -> None:
-        torch = self.torch
-        if isinstance(value, torch.Tensor):
-            self.tensors.append(value)
-        elif isinstance(value, (list, tuple)):
-            for each in value:
-                self.add(each)
-        elif isinstance(value, dict):
-            for each in value.values():
-                self.add(each)
-        elif isinstance(value, torch.Generator):
-            self.generators.append(value)
-        elif isinstance(value, (bool, int, float, complex, str, bytes)):
-            self.constants.append(repr(value))
-        elif isinstance(value, torch.device):
-            self.device = value
-            self.constants.append(str(value))
+    def add(self, values: Any, tensors: list[Any], constants: list[str]) -> None:
+        known = self.known
+        for value in values:
+            kind = known.get(type(value)) or self._learn(type(value))
+            if kind == "tensor":
+                tensors.append(value)
+            elif kind == "constant":
+                constants.append(repr(value))
+            elif kind == "nest":
+                self.add(value, tensors, constants)
+            elif kind == "names":
+                self.add(value.values(), tensors, constants)
+
+    def _learn(self, type_: type) -> str:
+        found = [name for types, name in self.kinds if issubclass(type_, types)]
+        self.known[type_] = kind = (found or ["other"])[0]
+        return kind
