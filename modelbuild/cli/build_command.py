@@ -11,38 +11,42 @@ from modelbuild.cli.arguments import Parser
 from modelbuild.store.location import store_root
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "build",
         "Build every stage of a recipe that is not built yet, in a sandbox, and print where its\n"
         "last stage's output is. What is built already is not built again.",
         "modelbuild build recipe.toml",
     )
-    parser.add_argument("recipe", nargs="?", default="recipe.toml")
-    parser.add_argument("--locked", action="store_true", help="fail if model.lock would change")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be built")
-    parser.add_argument("--keep-failed", action="store_true", help="keep what a failed stage left")
-    parser.add_argument(
+    made.add_argument("recipe", nargs="?", default="recipe.toml")
+    made.add_argument("--locked", action="store_true", help="fail if model.lock would change")
+    made.add_argument("--dry-run", action="store_true", help="only say what would be built")
+    made.add_argument("--keep-failed", action="store_true", help="keep what a failed stage left")
+    made.add_argument(
         "--claim", action="store_true", help="add a claim for this machine's numeric class"
     )
-    parser.add_argument(
+    made.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="an experiment: params.lr=0.01; never becomes a claim",
     )
-    parser.add_argument(
+    made.add_argument(
         "--isolation",
         choices=["full", "none"],
         default="full",
         help="none: without a sandbox, for machines that can't have one; never becomes a claim",
     )
-    parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
-    parser.add_argument("--no-link", action="store_true", help="write no result-... links here")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print only where the output is")
-    options = parser.parse(arguments)
+    made.add_argument("--paranoid", action="store_true", help="hash data in place again")
+    made.add_argument("--no-link", action="store_true", help="write no result-... links here")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    made.add_argument("--quiet", action="store_true", help="print only where the output is")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     question = [os.getcwd(), os.path.realpath(options.recipe), *arguments, *_variables()]
     answer = recall(store_root(os.environ), question)
     if answer is not None:

@@ -14,29 +14,33 @@ from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "ci",
         "Check a change as a job of continuous integration does: that model.lock is current, what\n"
         "it changes since this branch left another, and, if asked, that this machine can build\n"
         "it. What this machine lacks is listed, and is no failure.",
         "modelbuild ci --base origin/main --markdown models.md",
     )
-    parser.add_argument("--base", metavar="REVISION", help="what the change is to be merged into")
+    made.add_argument("--base", metavar="REVISION", help="what the change is to be merged into")
     for option, words in (("build", "build"), ("verify", "build again from scratch and compare")):
-        parser.add_argument(
+        made.add_argument(
             f"--{option}", choices=list(Scope), default=Scope.NONE, help=f"recipes to {words}"
         )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to FILE")
-    parser.add_argument(
+    made.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to FILE")
+    made.add_argument(
         "--annotations", type=Path, metavar="FILE", help="write problems as GitHub's annotations"
     )
-    parser.add_argument(
+    made.add_argument(
         "--code-quality", type=Path, metavar="FILE", help="write problems as GitLab's report"
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse(arguments)
+    made.add_argument("--json", action="store_true", help="print the report as JSON")
+    made.add_argument("--quiet", action="store_true", help="print errors only")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     workspace = workspace_of(None)
     with progress(quiet=options.quiet) as observer:
         report = check(

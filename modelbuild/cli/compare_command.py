@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "compare",
         "Compare the metrics of two recipes, A and B, or of a recipe and an experiment with it.\n"
         "With --seeds both are built with the same seeds, and it is said of each metric whether\n"
@@ -29,32 +29,36 @@ def run(arguments: Sequence[str]) -> int:
         "at two git revisions, of which nothing is built.",
         "modelbuild compare recipe.toml --set params.lr=0.01 --seeds 5",
     )
-    parser.add_argument(
+    made.add_argument(
         "first", metavar="A", help="recipe: file, folder or name; or a run, or a git revision"
     )
-    parser.add_argument(
+    made.add_argument(
         "second",
         metavar="B",
         nargs="?",
         help="another; without it, A with --set, or the working tree",
     )
-    parser.add_argument(
+    made.add_argument(
         "recipe", metavar="RECIPE", nargs="?", help="of two revisions: this one, else all"
     )
-    parser.add_argument(
+    made.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
         help="B with another value: params.lr=0.01",
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="build both with these many seeds")
-    parser.add_argument(
+    made.add_argument("--seeds", type=int, metavar="N", help="build both with these many seeds")
+    made.add_argument(
         "--metric", action="append", default=[], metavar="NAME", help="only this metric"
     )
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    options = parser.parse(arguments)
+    made.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    made.add_argument("--quiet", action="store_true", help="no progress")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     kind = kind_of([options.first, *filter(None, [options.second])], options)
     if kind is Kind.RUN:
         from modelbuild.cli.compared_runs import print_compared

@@ -14,20 +14,24 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "diff",
         "Say what changed between two locks, in the words of a reviewer: what came out, which\n"
         "stages are built again, and why. OLD and NEW are git revisions or files; without them,\n"
         "the working tree is compared with HEAD. Reads the two locks and nothing else.",
         "modelbuild diff main --markdown",
     )
-    parser.add_argument("old", nargs="?", default="HEAD", metavar="OLD")
-    parser.add_argument("new", nargs="?", metavar="NEW")
-    parser.add_argument("--all", action="store_true", help="list everything, fold nothing")
-    parser.add_argument("--markdown", action="store_true", help="for a comment on a pull request")
-    parser.add_argument("--json", action="store_true", help="print the difference as JSON")
-    options = parser.parse(arguments)
+    made.add_argument("old", nargs="?", default="HEAD", metavar="OLD")
+    made.add_argument("new", nargs="?", metavar="NEW")
+    made.add_argument("--all", action="store_true", help="list everything, fold nothing")
+    made.add_argument("--markdown", action="store_true", help="for a comment on a pull request")
+    made.add_argument("--json", action="store_true", help="print the difference as JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     workspace = workspace_of(None)
     old, new = lock_at(options.old, workspace), lock_at(options.new, workspace)
     print(_rendered(compare_locks(old.lock, new.lock), old.label, new.label, options))

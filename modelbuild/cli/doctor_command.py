@@ -10,15 +10,19 @@ from modelbuild.sandbox.doctor import Report, examine
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "doctor",
         "Say what this machine can do, and how to get what it can't. Exit code 8 if something\n"
         "that builds need is missing.",
         "modelbuild doctor",
     )
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    options = parser.parse(arguments)
+    made.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     report = examine(Store.open().root)
     if options.json:
         import json

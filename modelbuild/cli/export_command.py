@@ -10,22 +10,26 @@ from modelbuild.cli.arguments import Parser
 from modelbuild.cli.targets import lookup
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "export",
         "Copy what a stage built to a folder of yours, where it can be written; or log it as a\n"
         "run of MLflow: parameters, metrics, curves, tags, files.",
         "modelbuild export digits:train ./model",
     )
-    parser.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
-    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER")
-    parser.add_argument("--mlflow", metavar="URI", help="the tracking server, or sqlite:///FILE")
-    parser.add_argument("--experiment", metavar="NAME", help="default: the recipe's name")
-    options = parser.parse(arguments)
+    made.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
+    made.add_argument("folder", type=Path, nargs="?", metavar="FOLDER")
+    made.add_argument("--mlflow", metavar="URI", help="the tracking server, or sqlite:///FILE")
+    made.add_argument("--experiment", metavar="NAME", help="default: the recipe's name")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     if (options.folder is None) == (options.mlflow is None):
-        parser.error("name either a folder or --mlflow URI")
+        parser().error("name either a folder or --mlflow URI")
     if options.experiment and options.mlflow is None:
-        parser.error("--experiment needs --mlflow")
+        parser().error("--experiment needs --mlflow")
     if options.mlflow is None:
         from modelbuild.export.folder import export_folder
 

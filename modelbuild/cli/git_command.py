@@ -13,16 +13,20 @@ from modelbuild.errors import UsageError
 _COUNTS = {"install": (0, 0), "uninstall": (0, 0), "merge": (3, 3), "diff": (1, 9)}
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "git",
         "Have git merge and show model.lock recipe by recipe, in this clone: `install`, once;\n"
         "`uninstall` undoes it. Git itself then calls `merge BASE OURS THEIRS` and `diff ...`.",
         "modelbuild git install",
     )
-    parser.add_argument("action", choices=list(_COUNTS))
-    parser.add_argument("files", nargs="*", metavar="FILE")
-    options = parser.parse(arguments)
+    made.add_argument("action", choices=list(_COUNTS))
+    made.add_argument("files", nargs="*", metavar="FILE")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     least, most = _COUNTS[options.action]
     if not least <= len(options.files) <= most:
         raise UsageError(

@@ -10,18 +10,22 @@ from modelbuild.cli.targets import recipe_name, workspace_naming
 from modelbuild.review.history import History, Step, history
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "history",
         "Show a recipe's metrics over the commits that changed its lock, and what moved in each:\n"
         "when did it get worse, and why. Along first parents, so that a merge is one step.",
         "modelbuild history digits --metric accuracy",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="file, folder or name")
-    parser.add_argument("--metric", action="append", metavar="NAME", help="only this one")
-    parser.add_argument("--limit", type=int, metavar="N", help="look at the last N commits only")
-    parser.add_argument("--json", action="store_true", help="print the steps as JSON")
-    options = parser.parse(arguments)
+    made.add_argument("recipe", metavar="RECIPE", help="file, folder or name")
+    made.add_argument("--metric", action="append", metavar="NAME", help="only this one")
+    made.add_argument("--limit", type=int, metavar="N", help="look at the last N commits only")
+    made.add_argument("--json", action="store_true", help="print the steps as JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     workspace = workspace_naming(options.recipe)
     found = history(recipe_name(options.recipe, workspace), workspace, options.limit)
     if options.json:

@@ -16,32 +16,36 @@ _MOST_THREADS = 4
 """A recipe should build on a laptop too, at the speed that it was made for."""
 
 
-def run(arguments: Sequence[str]) -> int:
-    words = list(arguments)
-    cut = words.index("--") if "--" in words else len(words)
-    command = tuple(words[cut + 1 :])
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "init",
         "Write recipe.toml for a folder with a training script: its imports become the packages,\n"
         "the files that it reaches the code, its options parameters, data, seed and output.\n"
         "A command after -- is run once, and the recipe written from what it reads and writes.",
         "modelbuild init -- python train.py --epochs 1",
     )
-    parser.add_argument("folder", type=Path, nargs="?", metavar="FOLDER")
-    parser.add_argument("--script", help="the training script, where there are several")
-    parser.add_argument(
+    made.add_argument("folder", type=Path, nargs="?", metavar="FOLDER")
+    made.add_argument("--script", help="the training script, where there are several")
+    made.add_argument(
         "--from", type=Path, metavar="FILE", dest="source", help="a dvc.yaml or requirements.txt"
     )
-    parser.add_argument("--name", help="the recipe's name; default: the folder's")
-    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse(words[:cut])
+    made.add_argument("--name", help="the recipe's name; default: the folder's")
+    made.add_argument("--json", action="store_true", help="print what was written as JSON")
+    made.add_argument("--quiet", action="store_true", help="print errors only")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    words = list(arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    command = tuple(words[cut + 1 :])
+    options = parser().parse(words[:cut])
     if cut < len(words) and not command:
-        parser.error("there is no command after --")
+        parser().error("there is no command after --")
     if command and options.script:
-        parser.error("--script and a command exclude each other")
+        parser().error("--script and a command exclude each other")
     if command and options.source:
-        parser.error("--from and a command exclude each other")
+        parser().error("--from and a command exclude each other")
     folder = options.folder or (options.source.parent if options.source else Path())
     prefix = active_environment(folder, os.environ)
     report = init(

@@ -16,24 +16,28 @@ from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "lock",
         "Pin code, data, packages and parameters of the recipes in model.lock, by content.\n"
         "What is locked stays as it is unless --update names it.",
         "modelbuild lock --update torch",
     )
-    parser.add_argument("recipes", type=Path, nargs="*", metavar="RECIPE")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 4 if out of date")
-    parser.add_argument(
+    made.add_argument("recipes", type=Path, nargs="*", metavar="RECIPE")
+    made.add_argument("--check", action="store_true", help="write nothing; exit 4 if out of date")
+    made.add_argument(
         "--update",
         nargs="*",
         metavar="NAME",
         help="move packages or data tables, `python`, `base`, `runtime`; without names: everything",
     )
-    parser.add_argument("--json", action="store_true", help="print what changed as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse(arguments)
+    made.add_argument("--json", action="store_true", help="print what changed as JSON")
+    made.add_argument("--quiet", action="store_true", help="print errors only")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     workspace = workspace_of(options.recipes[0] if options.recipes else None)
     with progress(quiet=options.quiet) as observer:
         report = lock(

@@ -11,15 +11,19 @@ from modelbuild.cli.arguments import Parser
 from modelbuild.cli.targets import lookup
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "log",
         "Show what a stage printed: of the run that made its output, else of the last run.",
         "modelbuild log digits:train",
     )
-    parser.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
-    parser.add_argument("--path", action="store_true", help="print the path of the log instead")
-    options = parser.parse(arguments)
+    made.add_argument("target", metavar="RECIPE[:STAGE]", help="default stage: the last one")
+    made.add_argument("--path", action="store_true", help="print the path of the log instead")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     path = find_log(lookup(options.target))
     if options.path:
         print(path)

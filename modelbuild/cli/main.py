@@ -9,9 +9,12 @@ import sys
 import threading
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from modelbuild.errors import INTERRUPTED, ModelbuildError
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 COMMANDS = {
     "init": "write a recipe for the scripts in a folder",
@@ -31,6 +34,7 @@ COMMANDS = {
     "shell": "open a shell in a stage's sandbox",
     "export": "copy a built output to a folder of yours",
     "doctor": "say what this machine can do, and how to get what it can't",
+    "completion": "print what a shell needs to complete these commands",
 }
 
 _USAGE = """usage: modelbuild COMMAND [...]
@@ -46,6 +50,10 @@ example: modelbuild build recipe.toml"""
 
 class CommandModule(Protocol):
     """One file of this folder."""
+
+    def parser(self) -> ArgumentParser:
+        """Of the words behind the command."""
+        ...
 
     def run(self, arguments: Sequence[str]) -> int:
         """Parse, call the library, render. Returns the exit code."""

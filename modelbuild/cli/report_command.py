@@ -14,15 +14,15 @@ from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store, write_atomically
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "report",
         "Write a page about recipes: verification, lineage, metrics, curves, runs, history,\n"
         "packages, hardware. One file that needs no network, to attach to a pull request.",
         "modelbuild report digits -o digits.html",
     )
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="file, folder or name")
-    parser.add_argument(
+    made.add_argument("recipes", nargs="*", metavar="RECIPE", help="file, folder or name")
+    made.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -30,9 +30,13 @@ def run(arguments: Sequence[str]) -> int:
         metavar="FILE",
         help="where to write it (report.html)",
     )
-    parser.add_argument("--rebuild", action="store_true", help="build again first, and compare")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse(arguments)
+    made.add_argument("--rebuild", action="store_true", help="build again first, and compare")
+    made.add_argument("--quiet", action="store_true", help="print errors only")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     from modelbuild.cli.report.page import render_page
     from modelbuild.review.report import gather_report
     from modelbuild.verify.verify import VerifyRequest

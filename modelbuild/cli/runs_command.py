@@ -11,17 +11,21 @@ from modelbuild.spec.toml_text import toml_value
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "runs",
         "List what was built here, latest first: metrics, and the settings in which runs differ.\n"
         "Experiments with --set and builds of other workspaces are among them.",
         "modelbuild runs digits:train --limit 20",
     )
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE[:STAGE]", help="a recipe's name")
-    parser.add_argument("--limit", type=int, default=30, metavar="N", help="the last N (30)")
-    parser.add_argument("--json", action="store_true", help="print the runs as JSON")
-    options = parser.parse(arguments)
+    made.add_argument("recipe", nargs="?", metavar="RECIPE[:STAGE]", help="a recipe's name")
+    made.add_argument("--limit", type=int, default=30, metavar="N", help="the last N (30)")
+    made.add_argument("--json", action="store_true", help="print the runs as JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     recipe, _, stage = (options.recipe or "").partition(":")
     found = runs(Store.open(), recipe or None, stage or None)
     shown = found[: options.limit]

@@ -16,19 +16,23 @@ from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    words = list(arguments)
-    cut = words.index("--") if "--" in words else len(words)
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "shell",
         "Open a shell in the sandbox of a stage, with all that it reads. Nothing is kept.\n"
         "A command after -- runs instead of the shell.",
         "modelbuild shell recipe.toml --stage train -- python -c 'import torch'",
     )
-    parser.add_argument("recipe", type=Path, nargs="?", default=Path("recipe.toml"))
-    parser.add_argument("--stage", help="default: the last one")
-    parser.add_argument("--isolation", choices=["full", "none"], default="full")
-    options = parser.parse(words[:cut])
+    made.add_argument("recipe", type=Path, nargs="?", default=Path("recipe.toml"))
+    made.add_argument("--stage", help="default: the last one")
+    made.add_argument("--isolation", choices=["full", "none"], default="full")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    words = list(arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    options = parser().parse(words[:cut])
     workspace = workspace_of(options.recipe)
     request = BuildRequest(
         workspace=workspace,

@@ -19,16 +19,20 @@ from modelbuild.spec.toml_text import toml_value
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "show",
         "Show everything that went into one output, to the last package, as a tree: of a recipe's\n"
         "stage as it is built, of a run by its id, or of a path in the store or a link to one.",
         "modelbuild show digits:evaluate",
     )
-    parser.add_argument("target", metavar="RECIPE[:STAGE]|ID|PATH")
-    parser.add_argument("--json", action="store_true", help="print the tree as JSON")
-    options = parser.parse(arguments)
+    made.add_argument("target", metavar="RECIPE[:STAGE]|ID|PATH")
+    made.add_argument("--json", action="store_true", help="print the tree as JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     store = Store.open()
     found = provenance(_run(options.target, store), read_lock(workspace_of(None)), store)
     if options.json:

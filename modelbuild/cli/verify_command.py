@@ -28,38 +28,42 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "verify",
         "Check that model.lock says what recipes, code and data say, that outputs in the store\n"
         "are intact, and that they are what the lock claims. With --rebuild, build every stage\n"
         "again from scratch and compare bits.",
         "modelbuild verify --rebuild recipe.toml",
     )
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="file, folder or name")
-    parser.add_argument("--rebuild", action="store_true", help="build again and compare")
-    parser.add_argument(
+    made.add_argument("recipes", nargs="*", metavar="RECIPE", help="file, folder or name")
+    made.add_argument("--rebuild", action="store_true", help="build again and compare")
+    made.add_argument(
         "--seeds",
         type=int,
         metavar="N",
         help="build N seeds from the recipe's on; keep how metrics spread in the lock",
     )
-    parser.add_argument(
+    made.add_argument(
         "--explain",
         action="store_true",
         help="find the operation and line at which two builds went apart, and try its cause",
     )
-    parser.add_argument("--step", type=int, metavar="K", help="with --explain: look at this step")
-    parser.add_argument(
+    made.add_argument("--step", type=int, metavar="K", help="with --explain: look at this step")
+    made.add_argument(
         "--save", type=Path, metavar="FILE", help="with --explain --step: keep its operations"
     )
-    parser.add_argument(
+    made.add_argument(
         "--against", type=Path, metavar="FILE", help="with --explain: compare with what was kept"
     )
-    parser.add_argument("--paranoid", action="store_true", help="hash data in place again")
-    parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
-    options = parser.parse(arguments)
+    made.add_argument("--paranoid", action="store_true", help="hash data in place again")
+    made.add_argument("--json", action="store_true", help="print the verdicts as JSON")
+    made.add_argument("--quiet", action="store_true", help="print errors only")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     workspace = workspace_naming(options.recipes[0] if options.recipes else None)
     with progress(quiet=options.quiet) as observer:
         report = verify(

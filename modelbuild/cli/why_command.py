@@ -20,15 +20,15 @@ from modelbuild.spec.canonical import Json
 from modelbuild.store.store import Store
 
 
-def run(arguments: Sequence[str]) -> int:
-    parser = Parser(
+def parser() -> Parser:
+    made = Parser(
         "why",
         "Say why a stage would be built, or would not: what differs from its last build here,\n"
         "field by field. Of a path in the store: what keeps it there and who used it.",
         "modelbuild why digits:train",
     )
-    parser.add_argument("target", metavar="RECIPE[:STAGE]|PATH")
-    parser.add_argument(
+    made.add_argument("target", metavar="RECIPE[:STAGE]|PATH")
+    made.add_argument(
         "--set",
         action="append",
         default=[],
@@ -36,8 +36,12 @@ def run(arguments: Sequence[str]) -> int:
         dest="settings",
         help="as in build; may be given again",
     )
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
-    options = parser.parse(arguments)
+    made.add_argument("--json", action="store_true", help="print the answer as JSON")
+    return made
+
+
+def run(arguments: Sequence[str]) -> int:
+    options = parser().parse(arguments)
     store = Store.open()
     kept = keeps(Path(options.target), read_lock(workspace_of(None)), store)
     if kept is not None:
