@@ -109,7 +109,7 @@ def test_version() -> None:
     assert command("--version") == Ran(0, f"modelbuild {version('modelbuild')}\n", "")
 
 
-REQUIRED = {"export": ["a", "b"], "git": ["install"]}
+REQUIRED = {"export": ["a", "b"], "git": ["install"], "completion": ["bash"]}
 ONE_TARGET = ("log", "why", "history", "show", "compare")
 
 

@@ -16,8 +16,9 @@ SHELLS = ("bash", "zsh", "fish")
 def parser() -> Parser:
     made = Parser(
         "completion",
-        "Print what a shell needs to complete modelbuild's commands, options and files.",
-        'eval "$(modelbuild completion bash)"        # in ~/.bashrc',
+        "Print what a shell needs to complete modelbuild's commands, options and files.\n"
+        'In ~/.bashrc: eval "$(modelbuild completion bash)"',
+        "modelbuild completion bash",
     )
     made.add_argument("shell", choices=SHELLS)
     return made
