@@ -20,7 +20,7 @@ from modelbuild.spec.variables import stage_variables
 
 STEP = 20
 TRAINING = """
-import os, sys, time
+import builtins, os, sys, time
 import torch
 from torch import nn
 torch.manual_seed(0)
@@ -43,15 +43,16 @@ else:
 labels = torch.randint(0, 10, (len(values),))
 optimiser = torch.optim.AdamW(model.parameters())
 times, began = [], 0.0
-leave, written = os._exit, []
-def heard(event, arguments):
-    if event == "open" and "/trace/operations-" in str(arguments[0]):
+leave, plain_open, written = os._exit, open, []
+def opened(path, *more, **named):
+    if "/trace/operations-" in str(path):
         written.append(time.perf_counter() - began)
+    return plain_open(path, *more, **named)
 def report(code):
     done = time.perf_counter() - began
     os.write(1, f"{sorted(times)[len(times) // 2]} {written[0]} {done}".encode())
     leave(code)
-sys.addaudithook(heard)
+builtins.open = opened
 os._exit = report
 for step in range(40):
     began = time.perf_counter()
