@@ -188,6 +188,11 @@ if fault == "after" and rank == 1:
 if fault == "killed" and rank == 1:
     os.kill(os.getpid(), 9)
 
+if fault.startswith("undone"):
+    torch.backends.cudnn.benchmark = True
+    if fault == "undone in one" and rank == 1:
+        torch.use_deterministic_algorithms(False)
+
 drawn = (random.random(), float(torch.rand(())), uuid.uuid4().hex)
 everyone = [None, None]
 distributed.all_gather_object(everyone, drawn)
@@ -249,6 +254,23 @@ def test_a_training_of_two_processes_comes_out_identical(ddp: Tiny) -> None:
     drawn, other = seen["drawn"]
     assert drawn[:2] == other[:2], "every rank starts with the recipe's seed"
     assert drawn[2] != other[2], "what is to be unique differs between ranks"
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_settings_that_a_rank_undid_are_noted_with_the_rank_where_only_one_did(ddp: Tiny) -> None:
+    lines = TRAIN.splitlines()
+    by_all, by_one = (
+        next(number for number, line in enumerate(lines, 1) if each in line)
+        for each in ("cudnn.benchmark", "use_deterministic_algorithms")
+    )
+    ran = ddp.run("build", "--no-link", "--set", 'params.fault="undone in one"')
+    assert ran.code == 0, ran.err
+    noted = [line.partition("note: ")[2] for line in ran.err.splitlines() if "note: " in line]
+    assert noted == [
+        f"the script turned on cudnn.benchmark (train.py:{by_all})",
+        f"the script turned off deterministic algorithms (train.py:{by_one}), in rank 1 of 2",
+    ]
 
 
 @pytest.mark.slow

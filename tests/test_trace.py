@@ -117,6 +117,21 @@ def test_notes_are_bounded_and_each_is_said_once(tmp_path: Path) -> None:
     assert len(kept.notes) == trace.MOST_NOTES + 1
 
 
+def test_what_all_ranks_say_is_said_once_and_else_which_do(tmp_path: Path) -> None:
+    ask(tmp_path / "trace", {"every": 1})
+    said = {0: "both", 1: "both\none\n1 and 2", 2: "both\n1 and 2"}
+    for rank, lines in said.items():
+        text = "".join(f"{line}, in rank {rank} of 3\n" for line in lines.split("\n"))
+        (tmp_path / "trace" / f"notes-0.r{rank}.txt").write_text(text)
+    (tmp_path / "trace" / "notes-0.txt").write_text("torchrun itself\n")
+    assert keep(tmp_path / "trace", tmp_path / "000001.log").notes == (
+        "both",
+        "one, in rank 1 of 3",
+        "1 and 2, in ranks 1, 2 of 3",
+        "torchrun itself",
+    )
+
+
 def test_too_much_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "MOST_BYTES", 10)
     ask(tmp_path / "trace", {"every": 1})

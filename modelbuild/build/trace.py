@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ MOST_NOTES = 20
 NOTE_LENGTH = 300
 _NOTES_BYTES = 64 << 10
 """Read of one file of notes."""
+_OF_A_RANK = re.compile(r"(.+), in rank ([0-9]{1,6}) of ([0-9]{1,6})")
 _OURS = re.compile(r"(steps|notes|operations)-[0-9][0-9.r-]*\.(bin|txt|jsonl)")
 
 
@@ -59,10 +60,28 @@ def keep(folder: Path, log: Path) -> Kept:
     except OSError as error:
         there = target if target.is_dir() else None
         return Kept(folder=there, notes=(f"its trace can't be kept: {error.strerror}",))
-    notes = list(dict.fromkeys(notes))
+    notes = _each_once(notes)
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"and {len(notes) - MOST_NOTES} more notes"]
     return Kept(folder=target if names else None, notes=(*notes, *complaint))
+
+
+def _each_once(notes: Iterable[str]) -> list[str]:
+    """What some ranks of a training said, with the ranks; what all of them said, without."""
+    said: dict[tuple[str, int], set[int]] = {}
+    for note in notes:
+        ranked = _OF_A_RANK.fullmatch(note)
+        text, rank, count = ranked.groups() if ranked else (note, 0, 0)
+        said.setdefault((text, int(count)), set()).add(int(rank))
+    return [
+        text if len(ranks) >= count else f"{text}, in {_ranks(ranks)} of {count}"
+        for (text, count), ranks in said.items()
+    ]
+
+
+def _ranks(ranks: Iterable[int]) -> str:
+    shown = ", ".join(str(rank) for rank in sorted(ranks))
+    return f"ranks {shown}" if "," in shown else f"rank {shown}"
 
 
 def _wanted(folder: Path) -> tuple[list[str], list[str]]:

@@ -38,11 +38,11 @@ class Settings:
             "threads": torch.get_num_threads(),
         }
 
-    def check(self) -> None:
-        """Note what is no longer as it was."""
+    def check(self, where: str) -> None:
+        """Note what is no longer as it was, and in which process."""
         for name, value in self.now().items():
             if value != self.pinned[name]:
-                self.book.note(f"{self._words(name, value)}{self.lines.get(name, '')}")
+                self.book.note(f"{self._words(name, value)}{self.lines.get(name, '')}{where}")
 
     def _words(self, name: str, value: Any) -> str:
         if name == "threads":
@@ -81,7 +81,8 @@ def calling_line() -> str:
 def watch(torch: Any, lineage: Any, book: Book) -> Callable[[], None]:
     """What notes the settings that the script undid until now; it is called at the end, too.
 
-    Processes that a script started set their number of threads on purpose: they are not asked.
+    Processes that a script started set their number of threads on purpose: they are not asked. The
+    ranks of torchrun are; what reads the notes says once what all of them say.
     """
     settings = Settings(torch, book)
     algorithms = ("deterministic algorithms", "warn_only")
@@ -100,8 +101,10 @@ def watch(torch: Any, lineage: Any, book: Book) -> Callable[[], None]:
         prop.setter = settings.watched((name,), prop.setter)
 
     def check() -> None:
-        if lineage.place == "0":
-            settings.check()
+        if lineage.is_rank:
+            settings.check(f", in rank {os.environ['RANK']} of {os.environ.get('WORLD_SIZE', 1)}")
+        elif lineage.place == "0":
+            settings.check("")
 
     import atexit
 
