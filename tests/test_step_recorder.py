@@ -451,7 +451,7 @@ def test_each_outermost_fit_of_scikit_learn_is_a_step(tmp_path: Path) -> None:
     subprocess.run([*uv, "scikit-learn"], check=True, env=dict(os.environ) | uv_variables())
     recorder = Recorder(stage, tmp_path)
     said = recorder.difference(FIT.format(fault=False), FIT.format(fault=True))
-    assert said == "first different step: 2 of 2: the batch (data order)"
+    assert said == "first different fit: 2 of 2: the batch (data order)"
     plain = FIT.format(fault=False)
     assert recorder.run(plain)[1] == recorder.run(plain, every=0)[1]
     assert compare_steps(recorder.run(plain)[0], recorder.fresh(plain)[0]).difference is None

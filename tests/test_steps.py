@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelbuild.runtime.v1 import trace_file
-from modelbuild.verify.steps import BACKWARD, FIT, START, STEP, Record, compare_steps
+from modelbuild.verify.steps import BACKWARD, FIT, ROUND, START, STEP, Record, compare_steps
 
 HEAD = json.dumps({"modelbuild_trace": 1, "every": 1, "columns": list(trace_file.COLUMNS)}) + "\n"
 PLAIN = Record(STEP, 15, 1, 1, 1, 10, 20, 30, 40, 50, 60, 70, 0.5)
@@ -100,11 +100,64 @@ def test_passes_between_steps_belong_to_the_next_step(tmp_path: Path) -> None:
     assert said(tmp_path, passes, other) == "first different step: 4 of 5: the batch (data order)"
 
 
-@pytest.mark.parametrize("kind", [BACKWARD, FIT])
-def test_a_training_without_an_optimiser_counts_what_it_has(tmp_path: Path, kind: int) -> None:
+@pytest.mark.parametrize(("kind", "unit"), [(BACKWARD, "step"), (FIT, "fit")])
+def test_a_training_without_an_optimiser_counts_what_it_has(
+    tmp_path: Path, kind: int, unit: str
+) -> None:
     first = [each._replace(kind=kind) for each in steps(9)]
     second = [each._replace(kind=kind) for each in with_change(4, 9, loss=77)]
-    assert said(tmp_path, first, second).startswith("first different step: 4 of 9: the loss")
+    assert said(tmp_path, first, second) == (
+        f"first different {unit}: 4 of 9: the loss (arithmetic"
+        f"{' of the forward pass' if kind == BACKWARD else ''})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "column", "went_first", "what"),
+    [
+        ({"batch": 1}, "batch", "data order", "the data or its labels (data order)"),
+        (
+            {"torch": 1, "gradients": 1, "parameters": 1},
+            *("random", "random numbers", "the seeds of the booster (random numbers)"),
+        ),
+        ({"numpy": 1}, "random", "random numbers", "the random numbers of numpy (random numbers)"),
+        (
+            {"gradients": 1, "parameters": 1},
+            *("settings", "settings", "the settings of the booster (settings)"),
+        ),
+        ({"parameters": 1}, "trees", "arithmetic", "the trees (arithmetic)"),
+    ],
+)
+def test_a_round_of_boosting_is_told_by_what_its_columns_hold(
+    tmp_path: Path, changed: dict[str, int], column: str, went_first: str, what: str
+) -> None:
+    first, second = (
+        [each._replace(kind=ROUND) for each in recorded]
+        for recorded in (steps(200), with_change(37, 200, **changed))
+    )
+    fits = [PLAIN._replace(kind=FIT, has=9)] * 2
+    written = [write(tmp_path / "1", fits + first), write(tmp_path / "2", fits + second)]
+    found = compare_steps(*written).difference
+    assert str(found) == f"first different round: 37 of 200: {what}"
+    assert found
+    assert (found.step, found.steps, found.unit) == (37, 200, "round")
+    assert (found.column, found.went_first) == (column, went_first)
+
+
+def test_steps_rounds_and_fits_of_one_process_are_counted_apart(tmp_path: Path) -> None:
+    rounds = [each._replace(kind=ROUND) for each in steps(20)]
+    both = [*steps(30), PLAIN._replace(kind=FIT), *rounds]
+    other = [*both]
+    other[30] = other[30]._replace(parameters=1)
+    assert said(tmp_path, both, other) == (
+        "first different fit: 1 of 1: the parameters (arithmetic)"
+    )
+    assert said(tmp_path, both, both[:-1]) == (
+        "first different round: 20 of 20: the second one ends after 19 rounds (data order)"
+    )
+    assert said(tmp_path, rounds, rounds) == (
+        "all 20 rounds are identical: the difference came after the last one"
+    )
 
 
 def test_another_number_of_passes(tmp_path: Path) -> None:

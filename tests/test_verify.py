@@ -359,6 +359,7 @@ def test_the_first_different_step_is_shown_with_no_further_run(tiny: Tiny) -> No
     assert train["first_difference"] == {
         "step": 12,
         "steps": 390,
+        "unit": "step",
         "process": "0",
         "column": "batch",
         "went_first": "data order",

@@ -202,6 +202,7 @@ def _first_difference(verdict: StageVerdict, rebuild: Rebuild) -> dict[str, obje
     return {
         "step": found.step if found else None,
         "steps": found.steps if found else None,
+        "unit": found.unit if found else None,
         "process": found.process if found else None,
         "column": found.column if found else None,
         "went_first": found.went_first if found else None,

@@ -77,6 +77,8 @@ def _step(request: ExplainRequest, pair: Pair | None, store: Store) -> tuple[int
     compared = traces_of(*pair, store)
     if compared.difference is None:
         return None, compared.says
+    if compared.difference.unit != "step":
+        return None, f"{compared.says}; only the operations of torch are recorded"
     return max(1, compared.difference.step), ""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # `benchmarks/gpu_checks.py` reads recordings where nothing i
     from modelbuild.store.realisations import Realisation
     from modelbuild.store.store import Store
 
-STEP, BACKWARD, START, FIT = 1, 2, 3, 4
+STEP, BACKWARD, START, FIT, ROUND = 1, 2, 3, 4, 5
 _FORM = struct.Struct("<BBHHHIIIIIIId")
 _AT_ONCE = 4096
 _LONGEST_HEAD = 4096
@@ -48,25 +48,38 @@ class Record(NamedTuple):
 _COLUMNS = Record._fields
 _IN = {"batch": 1, "loss": 2, "gradients": 4, "parameters": 8}
 _GENERATORS = ("python", "numpy", "torch")
+_COUNTED = {STEP: "step", ROUND: "round", FIT: "fit", BACKWARD: "step"}
+"""What a training is counted in: the first of these that it has."""
 _ARITHMETIC = {
     "loss": "arithmetic of the forward pass",
     "gradients": "arithmetic of the backward pass",
     "parameters": "arithmetic of the optimiser",
 }
+_OF_A_ROUND = {
+    "torch": ("random", "random numbers", "the seeds of the booster"),
+    "batch": ("batch", "data order", "the data or its labels"),
+    "gradients": ("settings", "settings", "the settings of the booster"),
+    "parameters": ("trees", "arithmetic", "the trees"),
+}
+"""What the columns of a round hold: their own names, what went first with them, and in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepDifference:
-    """The first step that differs."""
+    """The first step that differs: an optimiser's step, a round of boosting, or a fit."""
+
+    unit: str
+    """`step`, `round` or `fit`."""
 
     step: int
     """From 1; 0: before the first."""
     steps: int
     """Of the first training."""
     column: str
-    """`batch`, `random`, `loss`, `gradients` or `parameters`."""
+    """`batch`, `random`, `loss`, `gradients` or `parameters`; of a round of boosting `batch`,
+    `random`, `settings` or `trees`."""
     went_first: str
-    """`data order`, `random numbers` or `arithmetic`."""
+    """`data order`, `random numbers`, `settings` or `arithmetic`."""
     process: str
     """Its place in the tree of the stage's processes; `0` is the first."""
     what: str
@@ -75,7 +88,7 @@ class StepDifference:
     def __str__(self) -> str:
         where = f"{self.step:,} of {self.steps:,}" if self.step else "before the first one"
         process = "" if self.process == "0" else f" in process {self.process}"
-        return f"first different step: {where}{process}: {self.what}"
+        return f"first different {self.unit}: {where}{process}: {self.what}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,12 +118,14 @@ def compare_steps(first: Path | None, second: Path | None) -> StepComparison:
         says = f"steps of process {_place(other)} were recorded in the {only} build only"
     else:
         says = ""
-    found, complaints, steps = [], [], 0
+    found, complaints = [], []
+    counts: dict[str, int] = {}
     for name in sorted(set(names[0]) & set(names[1])):
         try:
             with Trace(first / name) as one, Trace(second / name) as other_one:
                 difference = _compare(one, other_one, _place(name))
-                steps += one.steps
+                unit = _COUNTED[one.unit]
+                counts[unit] = counts.get(unit, 0) + one.counts[one.unit]
         except (OSError, ValueError) as error:
             complaints.append(f"the steps of process {_place(name)} can't be compared: {error}")
             continue
@@ -120,13 +135,14 @@ def compare_steps(first: Path | None, second: Path | None) -> StepComparison:
         earliest = min(found, key=lambda each: each.step)
         return StepComparison(difference=earliest, says=str(earliest))
     says = "; ".join(complaints) or says
-    return StepComparison(difference=None, says=says or _all_identical(steps))
+    return StepComparison(difference=None, says=says or _all_identical(counts))
 
 
-def _all_identical(steps: int) -> str:
-    if not steps:
+def _all_identical(counts: dict[str, int]) -> str:
+    shown = " and ".join(f"{count:,} {unit}s" for unit, count in counts.items() if count)
+    if not shown:
         return "no step was recorded in either build"
-    return f"all {steps:,} steps are identical: the difference came after the last one"
+    return f"all {shown} are identical: the difference came after the last one"
 
 
 def _recorded(folder: Path | None) -> list[str]:
@@ -167,14 +183,16 @@ class Trace:
             raise ValueError("this is no recording that this modelbuild can read")
 
     def _count(self) -> None:
-        """How many records of each kind there are, and which kind counts as a step."""
-        counts = dict.fromkeys((STEP, FIT, BACKWARD), 0)
+        self.counts = dict.fromkeys(_COUNTED, 0)
         for chunk in self.chunks():
-            kinds = chunk[:: _FORM.size]
-            for kind in counts:
-                counts[kind] += kinds.count(kind)
-        self.unit = next((kind for kind, count in counts.items() if count), STEP)
-        self.steps = counts[self.unit]
+            _add(self.counts, chunk)
+        self.unit = next((kind for kind, count in self.counts.items() if count), STEP)
+
+    def counted_in(self, kind: int) -> int:
+        """Which records say where one of this kind is."""
+        if kind in (ROUND, FIT):
+            return kind
+        return STEP if self.counts[STEP] else BACKWARD
 
     def chunks(self) -> Iterator[bytes]:
         """Whole records, many at once; what a killed process left of one is not among them."""
@@ -183,17 +201,23 @@ class Trace:
             yield chunk[: len(chunk) // _FORM.size * _FORM.size]
 
 
+def _add(counts: dict[int, int], chunk: bytes) -> None:
+    kinds = chunk[:: _FORM.size]
+    for kind in counts:
+        counts[kind] += kinds.count(kind)
+
+
 def _compare(first: Trace, second: Trace, process: str) -> StepDifference | None:
-    done = 0
+    done = dict.fromkeys(_COUNTED, 0)
     others = second.chunks()
     for chunk in first.chunks():
         other = next(others, b"")
         if chunk != other:
             index = _first_different(chunk, other)
             if index is not None:
-                done += chunk[: index : _FORM.size].count(first.unit)
+                _add(done, chunk[:index])
                 return _difference(chunk[index:], other[index:], done, first, second, process)
-        done += chunk[:: _FORM.size].count(first.unit)
+        _add(done, chunk)
     rest = next(others, b"")
     return _difference(b"", rest, done, first, second, process) if rest else None
 
@@ -230,33 +254,41 @@ def _column(first: Record, second: Record) -> str | None:
 
 
 def _difference(
-    first: bytes, second: bytes, done: int, one: Trace, two: Trace, process: str
+    first: bytes, second: bytes, done: dict[int, int], one: Trace, two: Trace, process: str
 ) -> StepDifference:
-    """From the first records that differ, after `done` steps."""
-    if not first or not second:
-        fewer, steps = ("first", one.steps) if not first else ("second", two.steps)
-        what = f"the {fewer} one ends after {steps:,} steps (data order)"
-        return _said(done + 1, one.steps, "batch", "data order", process, what)
-    a, b = _record(first), _record(second)
-    column = _column(a, b)
-    starting = a.kind == b.kind == START
-    step = 0 if starting and not done else done + 1
-    if column in _GENERATORS:
-        what = f"the random numbers of {column} (random numbers)"
-        return _said(step, one.steps, "random", "random numbers", process, what)
-    if column == "batch":
-        return _said(step, one.steps, "batch", "data order", process, "the batch (data order)")
-    if column == "order":
-        what = "other batches, or another number of passes (data order)"
-        return _said(step, one.steps, "batch", "data order", process, what)
-    assert column is not None
-    how = "arithmetic" if starting or a.kind == FIT else _ARITHMETIC[column]
-    return _said(step, one.steps, column, "arithmetic", process, f"the {column} ({how})")
-
-
-def _said(
-    step: int, steps: int, column: str, went_first: str, process: str, what: str
-) -> StepDifference:
+    """From the first records that differ, after `done` ones of each kind."""
+    mine, theirs = (_record(text) if text else None for text in (first, second))
+    kind = _record(first or second).kind
+    unit = one.counted_in(kind)
+    step = done[unit] + 1
+    if mine is None or theirs is None:
+        fewer, steps = ("first", one) if mine is None else ("second", two)
+        what = f"the {fewer} one ends after {steps.counts[unit]:,} {_COUNTED[unit]}s"
+        column, went_first = "batch", "data order"
+    else:
+        if mine.kind == theirs.kind == START and not done[unit]:
+            step = 0
+        column, went_first, what = _says(mine, theirs)
+    how = _ARITHMETIC.get(column, went_first) if kind in (STEP, BACKWARD) else went_first
     return StepDifference(
-        step=step, steps=steps, column=column, went_first=went_first, process=process, what=what
+        step=step,
+        steps=one.counts[unit],
+        unit=_COUNTED[unit],
+        column=column,
+        went_first=went_first,
+        process=process,
+        what=f"{what} ({how})",
     )
+
+
+def _says(mine: Record, theirs: Record) -> tuple[str, str, str]:
+    """The column that went first, what went first with it, and the same in words."""
+    column = _column(mine, theirs)
+    assert column is not None
+    if column == "order":
+        return "batch", "data order", "other batches, or another number of passes"
+    if mine.kind == theirs.kind == ROUND and column in _OF_A_ROUND:
+        return _OF_A_ROUND[column]
+    if column in _GENERATORS:
+        return "random", "random numbers", f"the random numbers of {column}"
+    return column, "data order" if column == "batch" else "arithmetic", f"the {column}"

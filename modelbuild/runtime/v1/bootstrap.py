@@ -182,7 +182,7 @@ def _replace(module: ModuleType, name: str, new: Any) -> None:
 PINNED = frozenset(
     (
         *("random", "numpy", "numpy.random", "subprocess", "multiprocessing.util", "torch"),
-        *("jaxlib", "sklearn.base"),
+        *("jaxlib", "sklearn.base", "xgboost.core", "lightgbm.basic"),
     )
 )
 _loaded: dict[str, dict[str, Any]] = {}

@@ -109,6 +109,18 @@ def record_fits(module: Any, load: Callable[[], None], lineage: Lineage) -> None
         beside("fits")["install"](module, lineage)
 
 
+def record_xgboost(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    """Nothing is pinned; it draws from generators of its own, with a constant seed."""
+    load()
+    beside("rounds")["install"](module, lineage, "XGBoost")
+
+
+def record_lightgbm(module: Any, load: Callable[[], None], lineage: Lineage) -> None:
+    """As XGBoost."""
+    load()
+    beside("rounds")["install"](module, lineage, "LightGBM")
+
+
 XLA_CAPS = {"x86-64-v2": "SSE4_2", "x86-64-v3": "AVX2", "x86-64-v4": "AVX512"}
 
 
@@ -135,4 +147,6 @@ PINS = {
     "torch": pin_torch,
     "jaxlib": pin_jaxlib,
     "sklearn.base": record_fits,
+    "xgboost.core": record_xgboost,
+    "lightgbm.basic": record_lightgbm,
 }

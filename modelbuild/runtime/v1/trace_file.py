@@ -17,11 +17,12 @@ if TYPE_CHECKING:
         place: str
 
 
-STEP, BACKWARD, START, FIT = 1, 2, 3, 4
+STEP, BACKWARD, START, FIT, ROUND = 1, 2, 3, 4, 5
 """What a record is of: an optimiser's step, a backward pass without one, the parameters before the
-first step, a call of `fit`."""
+first step, a call of `fit`, a round of boosting."""
 BATCH, LOSS, GRADIENTS, PARAMETERS = 1, 2, 4, 8
-"""Which columns a record has."""
+"""Which columns a record has. Of a round, `gradients` holds the settings, `parameters` what the
+round made, and `torch` the booster's own seeds."""
 RECORD = struct.Struct("<BBHHHIIIIIIId")
 COLUMNS = (
     *("kind", "has", "source", "calls", "backwards"),
