@@ -181,6 +181,7 @@ def test_a_race_is_confirmed_with_one_thread(trainings: Trainings) -> None:
         ("stubborn race", (0,), ("threads",), "deterministic"),
         ("worker race", (0,), (), "workers"),
         ("unsorted listing", (0, 1), (), "listings"),
+        ("reused memory", (0, 1), (), "memory"),
     ],
 )
 def test_each_knob_takes_away_its_difference(
@@ -190,6 +191,22 @@ def test_each_knob_takes_away_its_difference(
     assert explained.first is not None
     assert (explained.first.line,) == tuple(lines_of(fault))
     assert (explained.tried, explained.knob, explained.confirmed) == (tried, knob, True)
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_memory_that_nothing_filled_is_told_with_the_line_that_allocated_it(
+    trainings: Trainings,
+) -> None:
+    run = trainings.runner("MLP", "reused memory", (0, 1))
+    (read,) = lines_of("reused memory")
+    lines = TRAINING.read_text().splitlines()
+    made = next(number for number, line in enumerate(lines, 1) if "return torch.empty(" in line)
+    assert str(explain(STEP, run, lambda _: None)) == (
+        f"step 3, operation aten::add (forward), {read}: it reads memory that nothing has filled,"
+        f" allocated at training.py:{made}   confirmed: the difference vanishes when new memory is"
+        " filled"
+    )
 
 
 @pytest.mark.slow
@@ -467,6 +484,48 @@ def test_a_race_is_explained_through_the_sandbox(tiny: Tiny, store: Store, tmp_p
     assert "built in" not in again.err  # two builds on record differ
     assert "confirmed: the difference vanishes with one thread" in again.out
     assert built == sorted(each.name for each in objects.iterdir() if "-tiny-" in each.name)
+
+
+UNFILLED = """\
+import sys, time
+
+import numpy as np
+import torch
+from torch import nn
+
+model = nn.Linear(16, 1)
+optimiser = torch.optim.SGD(model.parameters(), 1e-2)
+for step in range(1, 6):
+    values = torch.randn(8, 16)
+    if step == 3:
+        times = np.full(16_384, time.time() % 1, np.float32)
+        del times
+        noise = torch.empty(16_000)
+        values = values + noise[64:80]
+    optimiser.zero_grad()
+    model(values).pow(2).mean().backward()
+    optimiser.step()
+torch.save(model.state_dict(), sys.argv[1] + "/model.pt")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_memory_that_nothing_filled_is_confirmed_through_the_sandbox(tiny: Tiny) -> None:
+    """It holds the time at which a freed array was made, so it differs in every run."""
+    recipe = RECIPE.partition("[data.numbers]")[0] + (
+        '[stages.train]\nrun = ["python", "train.py", "{out}"]\n'
+    )
+    tiny.write("recipe.toml", recipe.replace("packages = []", 'packages = ["torch", "numpy"]'))
+    tiny.write("train.py", UNFILLED)
+    tiny.build()
+    ran = tiny.run("verify", "--explain")
+    assert ran.code == 7, ran.err
+    assert (
+        "\n      step 3, operation aten::add (forward), train.py:15: it reads memory that nothing"
+        " has filled, allocated at train.py:14   confirmed: the difference vanishes when new memory"
+        " is filled\n"
+    ) in ran.out
 
 
 def test_options_of_explain_that_do_not_fit_are_refused(tiny: Tiny) -> None:

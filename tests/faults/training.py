@@ -166,6 +166,21 @@ def uninitialised(step: int) -> torch.Tensor:
     return buffer
 
 
+def reused(step: int) -> torch.Tensor:
+    """Holds what was in its memory before: zeros, and others in one step of one side.
+
+    Where the C library takes the first of several blocks, it takes the buffer when they are freed.
+    """
+    before = [torch.empty(16_000) for _ in range(8)]
+    for each in before:
+        value = 0x3F if faulty("reused memory", step) else 0  # four of them: 0.747
+        ctypes.memset(each.data_ptr(), value, each.nbytes)
+    del before, each
+    torch.use_deterministic_algorithms(False)  # which would have it filled
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    return torch.empty(16_000)[64:96]
+
+
 def listed() -> torch.Tensor:
     """The contents of a folder's files, in the order of the folder."""
     names = posix.listdir(FILES)  # FAULT unsorted listing
@@ -185,6 +200,8 @@ def forward(model: nn.Module, values: torch.Tensor, step: int) -> torch.Tensor:
     if FAULT == "uninitialised buffer":
         buffer = uninitialised(step)
         hidden = hidden + buffer  # FAULT uninitialised buffer
+    if FAULT == "reused memory":
+        hidden = hidden + reused(step)  # FAULT reused memory
     if FAULT == "time branch" and step == STEP:
         now = time.time()
         if int(now * 0) + SIDE:

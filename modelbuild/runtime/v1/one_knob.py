@@ -91,6 +91,9 @@ def fill_memory(torch: Any) -> None:
     """torch fills what it allocates where algorithms are to be deterministic."""
     torch._C._set_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms = _ignored
+    for name in ("_set_deterministic_algorithms", "_set_deterministic_fill_uninitialized_memory"):
+        setattr(torch._C, name, _ignored)
 
 
 def no_workers(_: Any) -> None:
