@@ -34,6 +34,8 @@ class Probed:
     locked: Probes | None
     evidence: Path
     """All that the probes gave here."""
+    runs: int = 1
+    """In how many runs, each in a new process, a difference was seen to stay."""
 
     @property
     def differing(self) -> tuple[str, ...]:
@@ -52,6 +54,8 @@ def probe(
 ) -> Probed | None:
     """The probes of this machine, run if they were not since it started.
 
+    A difference from the lock is probed again, whether it was seen now or is on record: a library
+    whose arithmetic has a race comes out differently at times, which says nothing of a machine.
     None, and a message, where they can't be run: they are evidence, and no build waits for them.
     """
     store, key = site.store, site.numeric_class.key
@@ -60,21 +64,32 @@ def probe(
     def waiting(holder: str) -> None:
         say(f"waiting for {holder}, which probes the numerics of this machine")
 
+    def ask() -> bytes | None:
+        with leased_gpus(hardware, lambda what: say(f"waiting for {what}")) as gpus:
+            document, complaint = _run(site, hardware, run, gpus)
+        if document is None:
+            say(f"the numerics of this machine can't be probed: {complaint}")
+        return document
+
+    locked, runs = comparable(lock.probes.get(key, {}), run), 1
     with store.lock(f"probes-{key}-{run.name}-{run.settings}", waiting):
         if not path.exists():
             say("probing the numerics of this machine with this environment")
-            with leased_gpus(hardware, lambda what: say(f"waiting for {what}")) as gpus:
-                document, complaint = _run(site, hardware, run, gpus)
+            document = ask()
             if document is None:
-                say(f"the numerics of this machine can't be probed: {complaint}")
                 return None
             store.write_file(str(path.relative_to(store.root)), document)
-    here = _read(path, run)
+        here = _read(path, run)
+        if here and locked and here.differing(locked):
+            from modelbuild.build.probed_again import probe_again
+
+            document, runs = probe_again(path.read_bytes(), locked, run, ask, say)
+            store.write_file(str(path.relative_to(store.root)), document)
+            here = _read(path, run)
     if here is None:
         say(f"a damaged record of probes is not used: {path}")
         return None
-    locked = comparable(lock.probes.get(key, {}), run)
-    return Probed(run=run, numeric_class=key, here=here, locked=locked, evidence=path)
+    return Probed(run=run, numeric_class=key, here=here, locked=locked, evidence=path, runs=runs)
 
 
 def comparable(probes: Mapping[str, Probes], run: ProbeRun) -> Probes | None:
@@ -168,11 +183,14 @@ def probes_differ(probed: Probed) -> NotReproducibleError:
         f" ({probed.numeric_class})",
         facts=[
             ("operations", ", ".join(probed.differing)),
+            ("runs", f"{probed.runs}, each in a new process"),
             ("settings", probed.run.name),
             ("evidence", str(probed.evidence)),
         ],
         hint="Something that is not in the class changes its results: microcode, an emulator, a"
         " hypervisor,\na library of the host, faulty hardware. Trainings may come out different"
-        " here. Please report it.\nTo accept what this machine computes: delete the line"
-        f" '{probed.run.name}' below [probes.{probed.numeric_class}] in model.lock.",
+        " here. Please report it.\nTo see whether they do: modelbuild verify --rebuild, here and"
+        " on another machine of this class.\nOnly if other machines compute what this one does is"
+        f" model.lock wrong: then delete the line\n'{probed.run.name}' below"
+        f" [probes.{probed.numeric_class}].",
     )
