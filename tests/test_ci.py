@@ -12,6 +12,9 @@ from conftest import Ran, Tiny, commit, git
 from small_recipes import small_recipe
 
 from modelbuild.ci.problems import Problem
+from modelbuild.sources.lock_on_disk import read_lock
+from modelbuild.sources.workspace import Workspace
+from modelbuild.store.store import Store
 
 
 def ci(tiny: Tiny, *arguments: str) -> Ran:
@@ -64,7 +67,7 @@ def test_a_changed_recipe_is_told_and_compared_with_where_the_branch_began(branc
     assert found["difference"]["recipes"]["tiny"]["params"] == {"lr": {"old": 0.5, "new": 0.25}}
     assert found["difference"]["recipes"]["tiny"]["settings"] == {}
     markdown = written(branch, "--markdown")
-    assert markdown.startswith(f"### Models: origin/main ({base[:10]}) → this change\n")
+    assert f"\n### Models: origin/main ({base[:10]}) → this change\n" in markdown
     assert "- `lr` 0.5 → 0.25\n" in markdown
 
 
@@ -85,7 +88,7 @@ def test_a_stale_lock_is_shown_at_the_line_that_moved(branch: Tiny) -> None:
     assert found["location"] == {"path": "recipe.toml", "lines": {"begin": 17}}
     assert written(branch, "--markdown") == (
         "> [!WARNING]\n"
-        "> **This change can't be built as it stands.**\n"
+        "> **This change can't be merged as it stands.**\n"
         ">\n"
         "> - `recipe.toml:17` model.lock is out of date: parameters: lr\n"
         ">\n"
@@ -167,30 +170,30 @@ def test_a_lock_in_conflict_is_shown_at_the_marker(branch: Tiny) -> None:
     assert "a merge conflict is not resolved" in problem["message"]
 
 
-def test_without_a_lock_on_the_base_every_recipe_is_new(branch: Tiny) -> None:
-    git(branch.root, "checkout", "-q", "main")
-    git(branch.root, "rm", "-q", "--cached", "model.lock")
-    git(branch.root, "commit", "-q", "-m", "no lock yet")
-    git(branch.root, "push", "-q", "origin", "main")
-    git(branch.root, "checkout", "-q", "-b", "other")
-    commit(branch, "lock")
-    found = record(branch)
+def test_without_a_lock_on_the_base_every_recipe_is_new(built: Tiny) -> None:
+    git(built.root, "checkout", "-q", "main")
+    git(built.root, "rm", "-q", "--cached", "model.lock")
+    git(built.root, "commit", "-q", "-m", "no lock yet")
+    git(built.root, "push", "-q", "origin", "main")
+    git(built.root, "checkout", "-q", "-b", "other")
+    commit(built, "lock")
+    found = record(built)
     assert found["exit_code"] == 0
     assert found["difference"]["recipes"]["tiny"]["kind"] == "added"
 
 
-def test_a_lock_on_the_base_that_can_not_be_read_is_said(branch: Tiny) -> None:
-    git(branch.root, "checkout", "-q", "main")
-    lock = (branch.root / "model.lock").read_text()
-    branch.write("model.lock", "<<<<<<< ours\n" + lock)
-    commit(branch)
-    git(branch.root, "push", "-q", "origin", "main")
-    git(branch.root, "checkout", "-q", "-b", "other")
-    branch.write("model.lock", lock)
-    commit(branch)
-    ran = ci(branch, "--markdown", "written")
+def test_a_lock_on_the_base_that_can_not_be_read_is_said(built: Tiny) -> None:
+    git(built.root, "checkout", "-q", "main")
+    lock = (built.root / "model.lock").read_text()
+    built.write("model.lock", "<<<<<<< ours\n" + lock)
+    commit(built)
+    git(built.root, "push", "-q", "origin", "main")
+    git(built.root, "checkout", "-q", "-b", "other")
+    built.write("model.lock", lock)
+    commit(built)
+    ran = ci(built, "--markdown", "written")
     assert ran.code == 0
-    assert "its lock can't be read: " in (branch.root / "written").read_text()
+    assert "its lock can't be read: " in (built.root / "written").read_text()
 
 
 def test_a_workspace_below_the_top_of_the_repository(branch: Tiny) -> None:
@@ -217,6 +220,88 @@ def test_no_text_of_a_change_is_a_command_or_markup(branch: Tiny) -> None:
     assert "<img" not in markdown
     assert "@everyone" not in markdown
     assert "](b)" not in markdown.replace("\\](b)", "")
+
+
+# -- claims ----------------------------------------------------------------------------------------
+
+NO_CLAIM = """\
+recipe.toml:22: model.lock has no claim for tiny:train, tiny:evaluate
+Where it can be built: modelbuild build recipe.toml, and commit model.lock.
+"""
+
+
+def test_what_changed_and_was_not_built_since_has_no_claim(built: Tiny) -> None:
+    change_lr(built)
+    ran = ci(built)
+    assert (ran.code, ran.out.partition("\n\n")[0] + "\n") == (4, NO_CLAIM)
+    assert "not built since the change: its claims are stale" in ran.out
+    assert "up to date" not in ran.out
+    assert (built.root / "recipe.toml").read_text().splitlines()[21] == "[stages.train]"
+    assert written(built, "--annotations").startswith("::error file=recipe.toml,line=22,")
+    assert record(built, "--build", "all")["exit_code"] == 4
+    built.build()
+    assert ci(built) == Ran(0, "", "")
+
+
+def test_a_claim_that_was_missing_before_is_not_of_this_change(branch: Tiny) -> None:
+    assert branch.run("ci", "--base", "origin/main").code == 0
+    ran = branch.run("ci")
+    assert (ran.code, ran.out) == (4, NO_CLAIM)
+
+
+def test_a_claim_that_is_taken_away_is_missing(built: Tiny) -> None:
+    lock = (built.root / "model.lock").read_text()
+    head, table, rest = lock.partition("[recipes.tiny.stages.evaluate.claims]\n")
+    assert table
+    built.write("model.lock", head + rest.partition("\n\n")[2])
+    ran = ci(built)
+    assert ran.code == 4
+    assert ran.out.startswith("recipe.toml:26: model.lock has no claim for tiny:evaluate\n")
+
+
+# -- folders without models ------------------------------------------------------------------------
+
+
+def nothing(folder: Path) -> str:
+    return (
+        "error: there is nothing to check: no recipe is in this workspace, and none is locked\n"
+        f"  workspace: {folder}\n"
+        "  wanted:    model.lock in it, or a recipe.toml in it or below\n"
+        "Run it in the folder of model.lock, of a commit that has it.\n"
+    )
+
+
+def test_a_folder_without_models_is_not_green(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    ran = Tiny(tmp_path / "empty").run("ci")
+    assert ran == Ran(2, "", nothing(tmp_path / "empty"))
+
+
+def test_a_commit_without_models_is_not_green(branch: Tiny) -> None:
+    git(branch.root, "checkout", "-q", "main")
+    git(branch.root, "rm", "-q", "-r", ".")
+    branch.write("README.md", "no models here\n")
+    commit(branch)
+    ran = branch.run("ci", "--base", "main")
+    assert ran == Ran(2, "", nothing(branch.root))
+
+
+def test_a_change_that_removes_every_model_shows_that(branch: Tiny) -> None:
+    git(branch.root, "rm", "-q", "recipe.toml", "model.lock")
+    ran = branch.run("ci", "--base", "origin/main", "--json")
+    assert ran.code == 0
+    assert ran.json["difference"]["recipes"]["tiny"]["kind"] == "removed"
+    assert branch.run("ci").code == 2
+
+
+def test_a_scope_that_there_is_not_is_told_the_words(branch: Tiny) -> None:
+    ran = branch.run("ci", "--build", "some")
+    assert ran.code == 2
+    assert ran.err.startswith(
+        "error: modelbuild ci: argument --build: invalid choice: 'some' (choose from "
+    )
+    assert "Scope" not in ran.err
+    assert [word in ran.err for word in ("none", "changed", "all")] == [True] * 3
 
 
 # -- clones that lack history ----------------------------------------------------------------------
@@ -246,7 +331,7 @@ def test_what_a_shallow_clone_lacks_is_fetched(pushed: Tiny, tmp_path: Path) -> 
     assert git(clone.root, "rev-list", "--count", "HEAD") == "1"
     head = git(clone.root, "rev-parse", "HEAD")
     found = record(clone)
-    assert found["exit_code"] == 0
+    assert found["exit_code"] == 4  # nobody built it
     assert found["commit"] == git(pushed.root, "rev-parse", "main")
     assert list(found["difference"]["recipes"]) == ["tiny"]
     assert git(clone.root, "rev-parse", "HEAD") == head
@@ -319,17 +404,30 @@ def test_a_training_that_does_not_reproduce_fails_and_is_shown(built: Tiny, tmp_
     )
 
 
-def test_hardware_that_the_runner_lacks_is_no_failure(branch: Tiny) -> None:
-    branch.replace(
+def claimed_elsewhere(tiny: Tiny) -> None:
+    """As another machine would: the lock claims of its stages as they are what it did before."""
+    lock = read_lock(Workspace(tiny.root))
+    text = (tiny.root / "model.lock").read_text()
+    for stage in lock.recipes["tiny"].stages.values():
+        for claim in stage.claims:
+            text = text.replace(str(claim.derivation), str(stage.derivation))
+    (tiny.root / "model.lock").write_text(text)
+
+
+def test_hardware_that_the_runner_lacks_is_no_failure(built: Tiny) -> None:
+    built.replace(
         "recipe.toml",
         "[determinism]",
         '[hardware]\ndevice = "cuda"\ngpu = "No Such GPU"\n\n[determinism]',
     )
-    assert branch.run("lock").code == 0
-    ran = ci(branch, "--build", "changed", "--markdown", "written", "--json")
+    assert built.run("lock").code == 0
+    unbuilt = ci(built, "--build", "changed", "--json")
+    assert [each["exit_code"] for each in unbuilt.json["problems"]] == [4]
+    claimed_elsewhere(built)
+    ran = ci(built, "--build", "changed", "--markdown", "written", "--json")
     assert ran.code == 0, ran.out
     assert ran.json["problems"] == []
-    assert "#### Not checked here\n\n- tiny: " in (branch.root / "written").read_text()
+    assert "#### Not checked here\n\n- tiny: " in (built.root / "written").read_text()
     assert "GPU" in ran.json["unchecked"]["tiny"]
 
 

@@ -277,6 +277,12 @@ def test_a_check_in_a_pull_request(branch: Tiny, tmp_path: Path, site: Site) -> 
     assert line.startswith("::error file=recipe.toml,line=17,title=model.lock::")
     assert branch.run("lock").code == 0
     (runner / "summary").unlink()
+    unbuilt = check(branch, runner, **inputs)
+    assert unbuilt.code == 4
+    (line,) = outside_of_marks(unbuilt.out)
+    assert line.startswith("::error file=recipe.toml,line=22,title=model.lock::model.lock has no")
+    branch.build("--no-link")
+    (runner / "summary").unlink()
     changed = check(branch, runner, **inputs)
     assert (changed.code, outside_of_marks(changed.out)) == (0, [])
     assert "- `lr` 0.5 → 0.25\n" in (runner / "summary").read_text()
@@ -285,9 +291,9 @@ def test_a_check_in_a_pull_request(branch: Tiny, tmp_path: Path, site: Site) -> 
 
 
 def test_outside_of_a_pull_request_there_is_nothing_to_compare_with(
-    branch: Tiny, tmp_path: Path
+    built: Tiny, tmp_path: Path
 ) -> None:
-    ran = check(branch, tmp_path / "runner", BASE="")
+    ran = check(built, tmp_path / "runner", BASE="")
     assert ran.code == 0
     assert (tmp_path / "runner" / "summary").read_text() == (
         "### Models\n\n`model.lock` is up to date.\n"

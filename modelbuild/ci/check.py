@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -12,12 +12,19 @@ from modelbuild.build.build import build
 from modelbuild.build.request import BuildRequest, BuildResult, Observer, Silent
 from modelbuild.ci.base import merge_base
 from modelbuild.ci.lock_check import LockCheck, check_lock
-from modelbuild.errors import ModelbuildError, UnavailableError, deciding_exit_code
+from modelbuild.ci.problems import Problem, unclaimed
+from modelbuild.errors import (
+    ModelbuildError,
+    OutOfDateError,
+    UnavailableError,
+    UsageError,
+    deciding_exit_code,
+)
 from modelbuild.locking.request import LockRequest
-from modelbuild.review.difference import LockDifference, compare_locks
+from modelbuild.review.difference import ClaimState, LockDifference, compare_locks
 from modelbuild.review.revisions import lock_at
 from modelbuild.sources.source import SourceAbsentError
-from modelbuild.sources.workspace import Workspace
+from modelbuild.sources.workspace import LOCK_NAME, RECIPE_NAME, Workspace
 from modelbuild.spec.recipe import Recipe
 from modelbuild.store.store import Store
 
@@ -82,8 +89,10 @@ class CheckReport:
 
 def check(request: CheckRequest) -> CheckReport:
     """1. The lock says what the recipes say. 2. What it changes since `base`. 3. Builds.
+    4. What it changes has claims: they are read from the lock, so no machine lacks them.
 
-    Raises UsageError for a base that is not there. All else is in the report.
+    Raises UsageError for a base that is not there, and where there is nothing to check. All else
+    is in the report.
     """
     commit = merge_base(request.base, request.workspace) if request.base else None
     checked = check_lock(
@@ -101,18 +110,71 @@ def check(request: CheckRequest) -> CheckReport:
             difference = compare_locks(lock_at(commit, request.workspace).lock, checked.lock)
         except ModelbuildError as error:
             unreadable = error
+    _something(checked, difference, request.workspace)
     again = _chosen(request.verify, checked.current, difference)
     once = _chosen(request.build, checked.current, difference)
     trials = [_verify(recipe, request) for recipe in again.values()]
     trials += [_build(recipe, request) for name, recipe in once.items() if name not in again]
+    missing = tuple(_unclaimed(checked, difference, trials))
     return CheckReport(
-        check=checked,
+        check=replace(checked, problems=(*checked.problems, *missing)),
         base=request.base,
         commit=commit,
         difference=difference,
         unreadable=unreadable,
         trials=tuple(sorted(trials, key=lambda trial: trial.recipe.name)),
     )
+
+
+def _something(checked: LockCheck, difference: LockDifference | None, workspace: Workspace) -> None:
+    """Raise UsageError for a folder without models: a job that looks there is always green.
+
+    Where a change removes all of them, that is what it shows.
+    """
+    if checked.lock is None or checked.lock.recipes or checked.problems or checked.unchecked:
+        return
+    if difference and difference.recipes:
+        return
+    raise UsageError(
+        "there is nothing to check: no recipe is in this workspace, and none is locked",
+        facts=[
+            ("workspace", str(workspace.root)),
+            ("wanted", f"{LOCK_NAME} in it, or a {RECIPE_NAME} in it or below"),
+        ],
+        hint=f"Run it in the folder of {LOCK_NAME}, of a commit that has it.",
+    )
+
+
+def _unclaimed(
+    checked: LockCheck, difference: LockDifference | None, trials: Sequence[Trial]
+) -> Iterator[Problem]:
+    """What changed and was not built since; all of the lock, where nothing is known of a change.
+
+    A trial that found the same has said so.
+    """
+    said = {
+        trial.recipe.name
+        for trial in trials
+        if any(isinstance(each, OutOfDateError) for each in trial.failures)
+    }
+    if checked.lock is None:
+        return
+    for name, recipe in checked.current.items():
+        if name in said:
+            continue
+        if difference is None:
+            locked = checked.lock.recipes[name].stages
+            stages = [each for each in recipe.stages if not locked[each].current_claims]
+        else:
+            stages = [
+                stage.name
+                for compared in difference.recipes
+                if compared.name == name
+                for stage in compared.stages
+                if stage.changed and stage.state in (ClaimState.STALE, ClaimState.MISSING)
+            ]
+        if stages:
+            yield unclaimed(recipe, stages)
 
 
 def _chosen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from modelbuild.errors import ModelbuildError, OutOfDateError
@@ -60,6 +60,16 @@ def out_of_date(what: str) -> OutOfDateError:
     return OutOfDateError(
         f"model.lock is out of date: {what}", hint="Run modelbuild lock, and commit model.lock."
     )
+
+
+def unclaimed(recipe: Recipe, stages: Sequence[str]) -> Problem:
+    """That nobody built these stages of a recipe as they are locked; at the line of the first."""
+    names = ", ".join(f"{recipe.name}:{stage}" for stage in stages)
+    error = OutOfDateError(
+        f"model.lock has no claim for {names}",
+        hint=f"Where it can be built: modelbuild build {recipe.path}, and commit model.lock.",
+    )
+    return Problem.of(error, str(recipe.path), _line(recipe, f"stages.{stages[0]}"))
 
 
 def problems_of(error: ModelbuildError, recipe: Recipe) -> Iterator[Problem]:

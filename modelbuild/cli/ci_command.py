@@ -23,9 +23,10 @@ def parser() -> Parser:
         "modelbuild ci --base origin/main --markdown models.md",
     )
     made.add_argument("--base", metavar="REVISION", help="what the change is to be merged into")
+    scopes = [each.value for each in Scope]
     for option, words in (("build", "build"), ("verify", "build again from scratch and compare")):
         made.add_argument(
-            f"--{option}", choices=list(Scope), default=Scope.NONE, help=f"recipes to {words}"
+            f"--{option}", choices=scopes, default=Scope.NONE.value, help=f"recipes to {words}"
         )
     made.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to FILE")
     made.add_argument(

@@ -67,7 +67,7 @@ def _as_error(problem: Problem) -> ModelbuildError:
 def _problems(problems: Sequence[Problem]) -> Iterator[str]:
     if not problems:
         return
-    yield from ("> [!WARNING]", "> **This change can't be built as it stands.**", ">")
+    yield from ("> [!WARNING]", "> **This change can't be merged as it stands.**", ">")
     for each in problems:
         yield f"> - {code(f'{each.path}:{each.line}')} {plain(each.summary)}"
         yield from (f">   - {plain(label)}: {plain(value)}" for label, value in each.facts)
