@@ -131,9 +131,23 @@ def test_of_two_seeds_neither_is_unusual() -> None:
     assert summarise([1.0, 2.0]).usual(2.0) is None
 
 
-def test_without_spread_only_the_same_value_is_usual() -> None:
-    assert summarise([0.5, 0.5, 0.5]).usual(0.5) is True
-    assert summarise([0.5, 0.5, 0.5]).usual(0.6) is False
+def test_without_spread_nothing_is_usual_or_unusual() -> None:
+    assert summarise([0.5, 0.5, 0.5]).usual(0.5) is None
+    assert summarise([0.5, 0.5, 0.5]).usual(0.6) is None
+
+
+def test_two_recipes_without_spread_get_no_verdict_on_their_difference() -> None:
+    found = compare_paired(
+        {
+            "fixed": ([0.5] * 5, [0.6] * 5),
+            "same": ([0.5] * 5, [0.5] * 5),
+            "shifted": ([0.1, 0.2, 0.4, 0.1, 0.3], [1.1, 1.2, 1.4, 1.1, 1.35]),
+        }
+    )
+    assert found["fixed"].verdict == "no spread over seeds"
+    assert found["fixed"].p == 1.0
+    assert found["same"].verdict == "equal"
+    assert found["shifted"].verdict == "larger than seed noise"
 
 
 def test_the_spread_of_one_seed_is_not_known() -> None:

@@ -110,6 +110,26 @@ def test_build_and_verify_say_whether_the_recipes_seed_is_usual(tiny: Tiny) -> N
     assert tiny.build()["train"]["seeds"]["loss"]["usual"] is False
 
 
+def test_a_script_that_sets_its_own_seed_is_found(tiny: Tiny) -> None:
+    tiny.replace("train.py", "random.random()", "0.25")
+    tiny.build()
+    note = "train: all 3 seeds gave the same loss: does the script use {seed}?"
+    ran = tiny.run("verify", "--seeds", "3", "--json")
+    assert ran.json["recipes"]["tiny"]["seeds"]["notes"] == [note]
+    assert ran.json["recipes"]["tiny"]["stages"]["train"]["seeds"]["loss"]["usual"] is None
+    out = tiny.run("verify").out
+    assert f"  seeds: {note}\n" in out, "said of what is on record too"
+    assert "is usual" not in out
+
+
+def test_a_metric_that_no_seed_changes_beside_one_that_does_asks_nothing(tiny: Tiny) -> None:
+    tiny.replace("train.py", '{"loss": weight}', '{"loss": weight, "examples": 3}')
+    tiny.build()
+    ran = tiny.run("verify", "--seeds", "2", "--json")
+    notes = ran.json["recipes"]["tiny"]["seeds"]["notes"]
+    assert notes == ["train: all 2 seeds gave the same examples"]
+
+
 def test_a_seed_that_fails_is_named_and_the_others_are_kept(tiny: Tiny) -> None:
     before_train(tiny, FAILS_WITH_9)
     tiny.build()

@@ -17,6 +17,11 @@ def sentence(metric: ComparedMetric) -> str:
     count = paired.difference.seeds
     if paired.verdict == "equal":
         return f"the same with all {count} seeds"
+    if paired.verdict == "no spread over seeds":
+        return (
+            f"{_direction(metric)}, and all {count} seeds gave the same value with A and with B:"
+            " no verdict; do the scripts use {seed}?"
+        )
     low, high = paired.difference.low, paired.difference.high
     if metric.difference < 0:
         low, high = -high, -low

@@ -16,9 +16,11 @@ def against_noise(
 ) -> str | None:
     """LARGER, WITHIN, or None where no spread is on record on either side.
 
+    Seeds that all gave the same are no spread: the seed may not reach the script at all.
     With both spreads, Welch's test of the two means (degrees of freedom rounded down). With one,
     whether the other side's single value lies in the 95 % prediction interval of one more seed.
     """
+    before, after = (each if each and each.deviation else None for each in (before, after))
     if before and after:
         return _verdict(_differ(before, after))
     if before:
@@ -35,8 +37,6 @@ def _verdict(larger: bool) -> str:
 def _differ(one: SeedStatistics, other: SeedStatistics) -> bool:
     """B. L. Welch, The generalization of 'Student's' problem, Biometrika 34 (1947)."""
     first, second = (each.deviation**2 / each.seeds for each in (one, other))
-    if first + second == 0:
-        return one.mean != other.mean
     t = (other.mean - one.mean) / math.sqrt(first + second)
     freedom = (first + second) ** 2 / (first**2 / (one.seeds - 1) + second**2 / (other.seeds - 1))
     return two_sided(t, max(1, int(freedom))) < SIGNIFICANT

@@ -29,16 +29,16 @@ class SeedStatistics:
     most: float
 
     def usual(self, value: float) -> bool | None:
-        """Whether one of the seeds fits to the others, at 95 %; None: too few to tell.
+        """Whether one of the seeds fits to the others, at 95 %.
+
+        None where it can't be told: of too few, or where all gave the same.
 
         The externally studentised residual, which has Student's t-distribution (Cook and
         Weisberg, Residuals and Influence in Regression, 2.2.1): a lucky seed would otherwise hide
         in the spread that it widens itself.
         """
-        if self.seeds < 3:
+        if self.seeds < 3 or self.deviation == 0:
             return None
-        if self.deviation == 0:
-            return value == self.mean
         count, distance = self.seeds, (value - self.mean) / self.deviation
         square = distance * distance * count / (count - 1)
         left = count - 1 - square
@@ -106,12 +106,16 @@ class PairedDifference:
 
     @property
     def verdict(self) -> str:
-        """`equal`, `larger than seed noise`, `not distinguishable from seed noise`, `unclear`.
+        """`equal`, `larger than seed noise`, `not distinguishable from seed noise`, `unclear`,
+        `no spread over seeds`.
 
-        Unclear is what would be larger than noise, were it the only metric compared.
+        Unclear is what would be larger than noise, were it the only metric compared. Where no seed
+        gives another value on either side, the seed may not reach the script at all.
         """
         if self.equal == self.difference.seeds:
             return "equal"
+        if _constant(self.first, self.second):
+            return "no spread over seeds"
         if self.adjusted_p < SIGNIFICANT:
             return "larger than seed noise"
         return "unclear" if self.p < SIGNIFICANT else "not distinguishable from seed noise"
@@ -125,12 +129,16 @@ def compare_paired(
         name: summarise([b - a for a, b in zip(first, second, strict=True)])
         for name, (first, second) in metrics.items()
     }
-    p_values = {name: _p_value(each) for name, each in differences.items()}
+    sides = {name: tuple(map(summarise, both)) for name, both in metrics.items()}
+    p_values = {
+        name: 1.0 if _constant(*sides[name]) else _p_value(each)
+        for name, each in differences.items()
+    }
     adjusted = holm(p_values)
     return {
         name: PairedDifference(
-            first=summarise(first),
-            second=summarise(second),
+            first=sides[name][0],
+            second=sides[name][1],
             difference=differences[name],
             p=p_values[name],
             adjusted_p=adjusted[name],
@@ -140,6 +148,10 @@ def compare_paired(
         )
         for name, (first, second) in metrics.items()
     }
+
+
+def _constant(*sides: SeedStatistics) -> bool:
+    return all(each.deviation == 0 for each in sides)
 
 
 def _p_value(difference: SeedStatistics) -> float:

@@ -121,6 +121,7 @@ def measure_seeds(recipe: Recipe, run: Run, count: int) -> SeedsVerdict:
                 own = values.get(recipe.determinism.seed)
                 statistics = summarise(list(values.values()))
                 stages[stage][name] = Spread(own=own, statistics=statistics)
+    notes += no_spread(stages)
     if runs.failures:
         failed = name_seeds(list(runs.failures))
         notes.append(f"{failed} failed: what follows is of {len(runs.results)} of {count} seeds")
@@ -132,6 +133,18 @@ def measure_seeds(recipe: Recipe, run: Run, count: int) -> SeedsVerdict:
         notes=tuple(notes),
         problems=tuple(runs.failures.values()),
     )
+
+
+def no_spread(stages: Mapping[str, Mapping[str, Spread]]) -> list[str]:
+    """A note on each stage with metrics that no seed changes: a script may set its own seed."""
+    notes = []
+    for stage, metrics in stages.items():
+        fixed = [name for name, each in metrics.items() if each.statistics.deviation == 0]
+        if fixed:
+            count = max(metrics[name].statistics.seeds for name in fixed)
+            asks = ": does the script use {seed}?" if len(fixed) == len(metrics) else ""
+            notes.append(f"{stage}: all {count} seeds gave the same {', '.join(fixed)}{asks}")
+    return notes
 
 
 def name_seeds(seeds: Sequence[int]) -> str:
@@ -195,4 +208,4 @@ def seeds_on_record(recipe: Recipe, run: Run) -> SeedsVerdict:
         found = result.realisation if result else None
         metrics = found.metrics if found else claims[0].metrics if claims else {}
         stages[stage] = on_record(locked, metrics)
-    return SeedsVerdict(stages=stages)
+    return SeedsVerdict(stages=stages, notes=tuple(no_spread(stages)))
