@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
+from conftest import Tiny
 
 from modelbuild.cli.diff_json import to_json
 from modelbuild.cli.diff_markdown import diff_markdown
@@ -551,3 +552,51 @@ def test_json_has_both_sides_of_everything(
     assert record["recipes"]["digits"]["params"] == {"lr": {"old": 0.001, "new": 0.002}}
     assert record["recipes"]["digits"]["stages"]["train"]["claim"] == "current"
     assert record["unchanged"] == []
+
+
+# -- a working tree that is not locked -------------------------------------------------------------
+
+BEHIND = "model.lock is behind recipe.toml: modelbuild lock\n"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("recipe.toml", "lr = 0.5", "lr = 0.25"),
+        ("recipe.toml", "seed = 7", "seed = 8"),
+        ("recipe.toml", "seed = 7", 'seed = 7\nlevel = "functional"'),
+        ("recipe.toml", "packages = []", 'packages = ["six"]'),
+        ("recipe.toml", 'path = "numbers.txt"', 'path = "others.txt"'),
+        ("recipe.toml", '"{params.lr}", "{out}"', '"{params.lr}", "{out}", "more"'),
+        ("recipe.toml", "[determinism]", "[hardware]\nthreads = 2\n\n[determinism]"),
+        ("recipe.toml", "schema = 1", "schema = 1\nnonsense = 2"),
+        ("train.py", "import json", "import json  # changed"),
+    ],
+)
+def test_what_is_not_locked_yet_is_told(branch: Tiny, file: str, old: str, new: str) -> None:
+    same = branch.run("diff")
+    assert (same.code, same.err) == (0, "")
+    branch.replace(file, old, new)
+    ran = branch.run("diff", "main", MODELBUILD_STORE="/nonexistent")
+    assert (ran.code, ran.err) == (0, BEHIND)
+    assert branch.run("diff", "main", "HEAD").err == ""
+
+
+def test_a_recipe_that_was_never_locked_is_told(branch: Tiny) -> None:
+    text = (branch.root / "recipe.toml").read_text()
+    branch.write("more/recipe.toml", text.replace('"tiny"', '"more"'))
+    ran = branch.run("diff", "--json")
+    assert ran.json["recipes"] == {}
+    assert ran.err == "model.lock is behind more/recipe.toml: modelbuild lock\n"
+
+
+def test_a_recipe_on_top_of_another_is_locked_with_it(branch: Tiny) -> None:
+    text = (branch.root / "recipe.toml").read_text()
+    more = text.replace('"tiny"', '"more"').replace('path = "numbers.txt"', 'recipe = "tiny"')
+    branch.write("more/recipe.toml", more)
+    for script in ("train.py", "evaluate.py"):
+        branch.write(f"more/{script}", (branch.root / script).read_text())
+    assert branch.run("lock").code == 0
+    assert branch.run("diff").err == ""
+    branch.replace("more/recipe.toml", 'recipe = "tiny"', 'recipe = "tiny"\nstage = "train"')
+    assert branch.run("diff").err == "model.lock is behind more/recipe.toml: modelbuild lock\n"

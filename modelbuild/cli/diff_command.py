@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.targets import workspace_of
+from modelbuild.review.behind import behind
 from modelbuild.review.difference import LockDifference, compare_locks
 from modelbuild.review.revisions import lock_at
 
@@ -19,7 +21,7 @@ def parser() -> Parser:
         "diff",
         "Say what changed between two locks, in the words of a reviewer: what came out, which\n"
         "stages are built again, and why. OLD and NEW are git revisions or files; without them,\n"
-        "the working tree is compared with HEAD. Reads the two locks and nothing else.",
+        "the working tree is compared with HEAD. Neither data nor packages nor a store are needed.",
         "modelbuild diff main --markdown",
     )
     made.add_argument("old", nargs="?", default="HEAD", metavar="OLD")
@@ -35,6 +37,9 @@ def run(arguments: Sequence[str]) -> int:
     workspace = workspace_of(None)
     old, new = lock_at(options.old, workspace), lock_at(options.new, workspace)
     print(_rendered(compare_locks(old.lock, new.lock), old.label, new.label, options))
+    if options.new is None and (left := behind(new.lock, workspace)):
+        names = ", ".join(map(str, left))
+        print(f"model.lock is behind {names}: modelbuild lock", file=sys.stderr)
     return 0
 
 
