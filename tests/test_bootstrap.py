@@ -620,6 +620,32 @@ def cpu_wheel_of_torch() -> Path | None:
     return max(found, default=None)
 
 
+# What MKL's vector functions found out about the CPU, -1 before their first call: the function that
+# tells it begins with `mov DISTANCE(%rip), %eax`.
+CHOSEN = """
+import ctypes, struct, sys, torch
+library = ctypes.CDLL(torch.__path__[0] + "/lib/libtorch_cpu.so")
+function = getattr(library, "mkl_vml_serv_cpu_detect", None)
+if function is None:
+    sys.exit(3)
+address = ctypes.cast(function, ctypes.c_void_p).value
+code = ctypes.string_at(address, 6)
+if code[:2] != bytes([0x8B, 0x05]):
+    sys.exit(3)
+(distance,) = struct.unpack("<i", code[2:])
+print(ctypes.c_int.from_address(address + 6 + distance).value)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_one_thread_has_chosen_the_path_of_mkls_vector_functions(torch_stage: Stage) -> None:
+    done = torch_stage.run("-c", CHOSEN)
+    if done.returncode == 3:
+        pytest.skip("this build of torch does not tell")
+    assert int(done.stdout) >= 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_torch_is_deterministic_seeded_and_has_its_threads(torch_stage: Stage) -> None:

@@ -17,7 +17,10 @@ REFUSAL = "does not have a deterministic implementation"
 def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
     """The seed, and algorithms that give the same bits in every run.
 
-    1. MKL first: it chooses its path at its first call.
+    1. MKL first: it chooses its path at its first call. Its vector functions do that without a lock
+       (`mkl_vml_serv_cpu_detect` stores a number, then what that stands for), so that of two threads
+       which make the first call together one may take another path: 4 of 2,700 processes whose
+       first call was a `sqrt` on two threads. So one thread makes it, here.
     2. Deterministic algorithms by the private switch, since the public one imports Inductor, which
        takes 3 to 4 seconds; Inductor has its own variable in the environment.
     3. Fresh memory is not filled: that is most of the cost on a GPU, and changes no defined result.
@@ -27,6 +30,7 @@ def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
     """
     if os.environ.get("MODELBUILD_MKL") == "patched":
         answer_intel(torch.__path__[0] + "/lib/libtorch_cpu.so")
+    torch.ones(1, device="cpu").sqrt()
     if os.environ.get("ONEDNN_MAX_CPU_ISA") in ("SSE41", "AVX2"):
         _compute_int8_products_exactly(torch)
     allowed = [name for name in os.environ.get("MODELBUILD_ALLOW", "").split(",") if name]
