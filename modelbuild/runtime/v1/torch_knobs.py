@@ -17,10 +17,10 @@ REFUSAL = "does not have a deterministic implementation"
 def pin(torch: Any, seed: int, answer_intel: Callable[[str], bool]) -> None:
     """The seed, and algorithms that give the same bits in every run.
 
-    1. MKL first: it chooses its path at its first call. Its vector functions do that without a lock
-       (`mkl_vml_serv_cpu_detect` stores a number, then what that stands for), so that of two threads
-       which make the first call together one may take another path: 4 of 2,700 processes whose
-       first call was a `sqrt` on two threads. So one thread makes it, here.
+    1. MKL first: it chooses its path at its first call. Its vector functions do that without a
+       lock (`mkl_vml_serv_cpu_detect` stores a number, then what that stands for): of two threads
+       that make the first call together, one may take another path. That happened in 4 of 2,700
+       processes whose first call was a `sqrt` on two threads. So one thread makes it, here.
     2. Deterministic algorithms by the private switch, since the public one imports Inductor, which
        takes 3 to 4 seconds; Inductor has its own variable in the environment.
     3. Fresh memory is not filled: that is most of the cost on a GPU, and changes no defined result.
