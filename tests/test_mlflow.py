@@ -27,7 +27,8 @@ def test_without_mlflow_the_message_says_how_to_get_it(tiny: Tiny) -> None:
     ran = tiny.run("export", "tiny", "--mlflow", "sqlite:///x.db", PYTHONPATH=search)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err == (
-        "error: MLflow is not installed\nTo install it: pip install 'modelbuild[mlflow]'\n"
+        "error: MLflow is not installed\n"
+        f"It belongs beside modelbuild: {sys.executable} -m pip install mlflow-skinny\n"
     )
 
 

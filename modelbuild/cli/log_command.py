@@ -28,6 +28,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.path:
         print(path)
         return 0
+    if not path.stat().st_size:
+        print(f"{options.target} printed nothing", file=sys.stderr)
     with path.open("rb") as log:
         shutil.copyfileobj(log, sys.stdout.buffer)
     return 0

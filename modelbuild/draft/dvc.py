@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -94,7 +95,7 @@ def _load(path: Path) -> dict[str, Any]:
     except ImportError:
         raise ModelbuildError(
             "what reads YAML is not installed",
-            hint="To install it: pip install 'modelbuild[dvc]'",
+            hint=f"It belongs beside modelbuild: {sys.executable} -m pip install ruamel.yaml",
         ) from None
     try:
         content = YAML(typ="safe", pure=True).load(path.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -83,7 +84,8 @@ def _client(uri: str) -> MlflowClient:
         from mlflow import MlflowClient
     except ImportError:
         raise ModelbuildError(
-            "MLflow is not installed", hint="To install it: pip install 'modelbuild[mlflow]'"
+            "MLflow is not installed",
+            hint=f"It belongs beside modelbuild: {sys.executable} -m pip install mlflow-skinny",
         ) from None
     return MlflowClient(tracking_uri=uri)
 

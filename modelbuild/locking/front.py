@@ -82,5 +82,6 @@ def _check_names(recipes: dict[str, Recipe], lock: Lock, request: LockRequest) -
             near = get_close_matches(name, sorted(known), n=1)
             raise UsageError(
                 f"--update: nothing that is locked has the name '{name}'",
+                facts=[] if near else [("known", ", ".join(sorted(known)))],
                 hint=f"Did you mean: {near[0]}" if near else None,
             )

@@ -78,8 +78,8 @@ def again(report: RecipeReport, whole: Report) -> Child:
     unsaved = "The lock of this report is not committed: keep it with this page."
     return [
         tag("pre", tag("code", "\n".join(lines))),
-        tag("p", "The first fetches what is missing and builds; the last trains again and compares "
-            "bits with what is claimed here."),
+        tag("p", "modelbuild build fetches what is missing and builds; verify --rebuild trains "
+            "again and compares bits with what is claimed here."),
         tag("p", unsaved, class_="remark") if not lines[0].startswith("git") else None,
     ]  # fmt: skip
 
