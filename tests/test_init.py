@@ -362,6 +362,60 @@ def test_an_environment_that_lacks_a_package_is_not_where_it_runs(
     assert packages(guess(folder, prefix=installed(tmp_path, numpy="2.0"))) == {"numpy", "torch"}
 
 
+OWN = """\
+import sys
+sys.path.insert(0, "..")
+import torch
+from wavelib import filters
+"""
+
+
+@pytest.mark.parametrize("file", ["wavelib__filters_py", "wavelib_py", "src__wavelib__a_py"])
+def test_a_module_above_the_recipe_is_no_strangers_package(tmp_path: Path, file: str) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    write(tmp_path, experiments__train_py=OWN, **{file: ""})
+    report = guess(tmp_path / "experiments", prefix=installed(tmp_path, torch="2.13.0"))
+    assert packages(report) == {"torch==2.13.0"}
+    lies = "../src/wavelib" if file.startswith("src") else "../wavelib"
+    assert report.notes[0] == (
+        f"train.py imports wavelib ({lies}): a recipe's code lies at or below its folder. Remove "
+        "this recipe, and write it there: cd .. && modelbuild init --script experiments/train.py"
+    )
+
+
+def test_a_script_of_a_folder_that_changes_sys_path_finds_what_lies_above(tmp_path: Path) -> None:
+    write(tmp_path, experiments__train_py=OWN, wavelib__filters_py="")
+    report = guess(tmp_path, "experiments/train.py")
+    assert packages(report) == {"torch"}
+    assert report.recipe.stages["train"].env == {"PYTHONPATH": "."}
+
+
+def test_a_module_below_the_recipe_is_found_where_it_lies(folder: Path) -> None:
+    write(folder, train_py="import wavelib, xgboost\n", models__xgboost_py="")
+    write(folder, src__wavelib__a_py="import tqdm, other\n", src__other_py="")
+    report = guess(folder)
+    assert packages(report) == {"tqdm", "xgboost"}
+    assert report.recipe.stages["train"].env == {"PYTHONPATH": "src"}
+    assert report.recipe.code == ("train.py", "src/**/*.py")
+
+
+def test_a_folder_that_the_script_names_may_have_its_modules(folder: Path) -> None:
+    write(folder, train_py=OWN.replace('".."', '"./vendor"'), vendor__wavelib_py="")
+    report = guess(folder)
+    assert packages(report) == {"torch"}
+    assert report.recipe.stages["train"].env == {"PYTHONPATH": "vendor"}
+
+
+def test_a_folder_that_is_called_like_a_package_is_not_that_module(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    write(tmp_path, torch__train_py="import torch, datasets, umap\n", datasets__prepare_py="")
+    write(tmp_path, umap__readme_txt="")
+    prefix = installed(tmp_path, torch="2.13.0", datasets="3.0", umap="0.5")
+    assert packages(guess(tmp_path / "torch", prefix=prefix)) == {
+        *("torch==2.13.0", "datasets==3.0", "umap==0.5"),
+    }
+
+
 def test_the_folders_own_list_of_packages_is_used(folder: Path) -> None:
     write(folder, train_py="import torch, numpy\n", requirements_txt="torch>=2\n")
     report = guess(folder)

@@ -397,6 +397,57 @@ def test_modules_are_imported_from_where_the_command_had_python_look(
     assert tiny.build()["fit"]["metrics"] == {"width": 4}
 
 
+OWN = """\
+import sys
+sys.path.insert(0, "..")
+from wavelib import filters
+open("model.txt", "w").write(str(filters.WIDTH))
+"""
+
+
+@pytest.mark.parametrize("script", [OWN, OWN.partition('"..")')[2]], ids=["text", "PYTHONPATH"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_module_above_the_recipe_is_said_with_the_command_that_has_it_below(
+    tmp_path: Path, script: str, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    folder = tmp_path / "my experiments"
+    write(tmp_path, wavelib__filters_py="WIDTH = 3\n")
+    write(folder, train_py=script, rows_txt="")
+    monkeypatch.setenv("PYTHONPATH", "..")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    words = (sys.executable, "train.py", "--rows=rows.txt", "rows.txt", "3")
+    for _ in range(times):  # the second time Python has its own compiled copy
+        with pytest.raises(ModelbuildError) as caught:
+            watch(folder, *words)
+    assert str(caught.value) == (
+        f"train.py imports wavelib (../wavelib): outside of the recipe's folder, {folder}\n"
+        "A recipe's code lies at or below its folder. Nothing was written; run it from above:\n"
+        f"  cd {tmp_path}\n"
+        f"  PYTHONPATH=. modelbuild init -- {sys.executable} 'my experiments/train.py' "
+        "'--rows=my experiments/rows.txt' 'my experiments/rows.txt' 3"
+    )
+    assert not (folder / "recipe.toml").exists()
+    monkeypatch.setenv("PYTHONPATH", ".")
+    report = watch(tmp_path, sys.executable, "my experiments/train.py")
+    assert report.recipe.environment.packages == ()
+    assert report.recipe.stages["train"].env == {"PYTHONPATH": "."}
+    assert "wavelib/filters.py" in report.recipe.code
+
+
+def test_a_module_from_outside_of_the_workspace_is_no_strangers_package(
+    folder: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, wavelib__filters_py="WIDTH = 3\n")
+    write(folder, train_py=OWN)
+    report = python(folder, "train.py")
+    assert report.recipe.environment.packages == ()
+    assert report.notes[0] == (
+        "train.py imports wavelib from outside of the workspace: a recipe's code lies at or below "
+        "its folder. Copy it there, or name in `packages` what brings it."
+    )
+
+
 # -- to the end ------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path, PurePosixPath
 
+from modelbuild.draft.module_names import Installed
 from modelbuild.draft.script import Script
 from modelbuild.spec.recipe_fields import NAME
 from modelbuild.spec.references import variable_suffix
@@ -34,6 +35,8 @@ class Surroundings:
     device: str
     """`cpu` or `cuda`."""
     threads: int
+    installed: Installed = field(default_factory=Installed)
+    """Where the script runs today; nothing where that is not known."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,6 +78,8 @@ class Draft:
     outside: dict[str, str] = field(default_factory=dict)
     """Name of data at a location of that name, to the file in it; empty: all of it."""
     params: dict[str, str | int | float | bool] = field(default_factory=dict)
+    elsewhere: dict[str, Path] = field(default_factory=dict)
+    """Modules of the user's own outside of the recipe's folder, and the folders they are in."""
 
     @property
     def stage(self) -> StageDraft:

@@ -29,6 +29,7 @@ def with_evaluation(trained: Draft, around: Surroundings) -> None:
         if any(word.startswith("{stages.") for word in words):
             trained.stages += found.stages
             trained.include = tuple(dict.fromkeys([*trained.include, *found.include]))
+            trained.elsewhere.update(found.elsewhere)
             trained.reached = tuple(sorted({*trained.reached, *found.reached}))
             modules = (*trained.script.modules, *found.script.modules)
             trained.script = replace(trained.script, modules=modules)

@@ -83,6 +83,7 @@ def init(request: InitRequest) -> InitReport:
         files=files,
         device="cuda" if request.has_gpu else "cpu",
         threads=request.threads,
+        installed=Installed.below(request.prefix) if request.prefix else Installed(),
     )
     drafted, text, recipe = _drafted(request, around, workspace)
     told = _tell_git(workspace.root)
@@ -105,9 +106,10 @@ def _drafted(
     if request.command:
         seen = observe(request.command, folder, workspace.root)
         # Read again: what the command wrote may be code that it ran.
-        around = replace(around, files=dict(python_files(folder)))
+        installed = Installed.on(seen.search)
+        around = replace(around, files=dict(python_files(folder)), installed=installed)
         drafted = draft_observed(request.command, seen, around)
-        packages = observed_packages(drafted, folder, seen)
+        packages = observed_packages(drafted, folder, seen, installed)
         text = recipe_text(_name(request, folder), drafted, packages)
         place = workspace.relative(folder) / RECIPE_NAME
         return drafted, text, parse_recipe(text.encode(), place)
@@ -117,7 +119,7 @@ def _drafted(
         drafted = draft(chosen_script(request.script, folder, around.files, request.folder), around)
         if request.script is None:
             with_evaluation(drafted, around)
-    return drafted, *_recipe(drafted, request, workspace)
+    return drafted, *_recipe(drafted, request, workspace, around.installed)
 
 
 def is_pipeline(source: Path) -> bool:
@@ -157,11 +159,12 @@ def _check_folder(folder: Path, recipe: Path) -> None:
 # -- the recipe -----------------------------------------------------------------------------------
 
 
-def _recipe(drafted: Draft, request: InitRequest, workspace: Workspace) -> tuple[str, Recipe]:
+def _recipe(
+    drafted: Draft, request: InitRequest, workspace: Workspace, installed: Installed
+) -> tuple[str, Recipe]:
     """The text, and what it says; a list of packages that can't be used is not named."""
     folder = request.folder.resolve()
     name, place = _name(request, folder), workspace.relative(folder) / RECIPE_NAME
-    installed = Installed.below(request.prefix) if request.prefix else Installed()
     imported = imported_packages(drafted, folder, installed, request.python)
     own = request.source if request.source and request.source.suffix == ".txt" else None
     listed = listed_packages(folder, imported, own)

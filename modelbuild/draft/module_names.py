@@ -83,7 +83,7 @@ def packages_for(
     for module in modules:
         if module.name.partition(".")[0] in left_out:
             continue
-        name = _package(module.name, installed)
+        name = package_of(module.name, installed)
         known = name in installed.versions
         if known or (not module.optional and is_common_requirement(name)):
             found.add(name)
@@ -113,7 +113,7 @@ def import_folders(modules: Collection[str], code: Iterable[str]) -> set[str]:
     return found
 
 
-def _package(module: str, installed: Installed) -> str:
+def package_of(module: str, installed: Installed) -> str:
     """What is installed knows best; then the table; then the module's own name."""
     parts = module.split(".")
     names = [".".join(parts[:end]) for end in range(len(parts), 0, -1)]

@@ -145,7 +145,7 @@ def _observation(
         if before.get(path) != state and state[2] not in printed
     }
     outside = {path for path in map(Path, seen("write")) if path not in after and path.is_file()}
-    read = {path for path in {*map(Path, seen("read")), *opened} if path.is_file()}
+    read = {_source(path) for path in {*map(Path, seen("read")), *opened} if path.is_file()}
     started = [event[1] for event in events if event[0] == "start"]
     pythons = [event for event in events if event[0] == "python"]
     search = [path for event in pythons for path in _texts(event[2])]
@@ -161,6 +161,14 @@ def _observation(
         urls=tuple(seen("url")),
         hosts=tuple(host for host in [*seen("host"), *seen("connect")] if not _is_here(host)),
     )
+
+
+def _source(path: Path) -> Path:
+    """Of a compiled module: a second run reads no other file of it."""
+    if path.suffix == ".pyc" and path.parent.name == "__pycache__":
+        source = path.parent.parent / f"{path.name.partition('.')[0]}.py"
+        return source if source.is_file() else path
+    return path
 
 
 def _texts(value: object) -> list[str]:

@@ -34,6 +34,11 @@ from modelbuild.draft.fixed_places import leave_out_events, run_where_it_is_used
 from modelbuild.draft.module_names import import_folders
 from modelbuild.draft.observe import Observation
 from modelbuild.draft.observed_notes import notes
+from modelbuild.draft.own_modules import (
+    imported_from_elsewhere,
+    not_to_be_had,
+    note_on_elsewhere,
+)
 from modelbuild.draft.script import read_script
 from modelbuild.draft.seen_files import SeenFiles, covered, is_below, sort_files
 from modelbuild.errors import ModelbuildError
@@ -57,6 +62,7 @@ def draft_observed(command: Sequence[str], seen: Observation, around: Surroundin
     ran = {each for each in found.code if each in around.files}
     paths = sorted({*ran, *(reached or ())})
     script = read_script(path, {name: around.files[name] for name in paths})
+    elsewhere = not_to_be_had(command, script, imported_from_elsewhere(seen, around), around)
     of_command = [str(word) for word in command if covered(_relative(word, around), found.code)]
     others = {_relative(word, around) for word in of_command} | (found.code - ran)
     drafted = Draft(
@@ -74,6 +80,9 @@ def draft_observed(command: Sequence[str], seen: Observation, around: Surroundin
         drafted.stage.code = drafted.include
     writer = _Writer(drafted, around, seen, found, files)
     writer.write(command)
+    if elsewhere:
+        drafted.elsewhere = elsewhere
+        drafted.stage.notes.append(note_on_elsewhere(path, elsewhere))
     drafted.stage.notes += notes(drafted, seen, found, files, writer.located)
     return drafted
 

@@ -7,11 +7,12 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from modelbuild.draft.drafted import Draft
 from modelbuild.draft.module_names import Installed, packages_for, requirement
 from modelbuild.draft.observe import Observation
+from modelbuild.draft.own_modules import own_modules
 from modelbuild.spec.package_names import normalised_name
 
 _TOOLS = frozenset({"coverage", "debugpy", "modelbuild", "pip", "setuptools", "wheel"})
@@ -31,7 +32,7 @@ class Packages:
 
 def imported_packages(draft: Draft, folder: Path, installed: Installed, python: str) -> Packages:
     """Those that bring what the program imports. `python` is the version of where it runs."""
-    modules, own = draft.script.modules, _own_modules(draft)
+    modules, own = draft.script.modules, own_modules(draft)
     names = packages_for(modules, own, installed)
     if not installed.versions.keys() >= set(names):  # not where it runs
         installed = Installed()
@@ -45,16 +46,17 @@ def imported_packages(draft: Draft, folder: Path, installed: Installed, python: 
     )
 
 
-def observed_packages(draft: Draft, folder: Path, seen: Observation) -> Packages:
+def observed_packages(
+    draft: Draft, folder: Path, seen: Observation, installed: Installed
+) -> Packages:
     """Those that a run loaded: what the program imports itself, and what others brought in.
 
     What those require is left to the lock.
     """
-    installed = Installed.on(seen.search)
     loaded = {name.partition(".")[0] for name in seen.modules}
     imported = [each for each in draft.script.modules if each.name.partition(".")[0] in loaded]
-    names = set(packages_for(imported, _own_modules(draft), installed))
-    brings = (installed.modules.get(top, frozenset()) for top in loaded - _own_modules(draft))
+    names = set(packages_for(imported, own_modules(draft), installed))
+    brings = (installed.modules.get(top, frozenset()) for top in loaded - own_modules(draft))
     others = {min(packages) for packages in brings if len(packages) == 1}
     extra = others - installed.with_all_required(names) - _TOOLS
     extra -= {other for each in extra for other in installed.with_all_required([each]) - {each}}
@@ -99,17 +101,6 @@ def _project(folder: Path) -> Mapping[str, object]:
     except (OSError, ValueError, KeyError):
         return {}
     return project if isinstance(project, dict) else {}
-
-
-def _own_modules(draft: Draft) -> set[str]:
-    """The top-level names that the recipe's code itself provides."""
-    beside = PurePosixPath(draft.script.path).parent
-    found = set()
-    for path in map(PurePosixPath, draft.reached):
-        for root in (PurePosixPath(), beside, *map(PurePosixPath, draft.stage.search)):
-            if path.is_relative_to(root):
-                found.add(path.relative_to(root).parts[0].removesuffix(".py"))
-    return found
 
 
 def _python_version(folder: Path, python: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite
 from pathlib import PurePosixPath
 
@@ -26,6 +27,13 @@ from modelbuild.draft.drafted import (
     stage_name,
 )
 from modelbuild.draft.files import Files
+from modelbuild.draft.own_modules import (
+    folders_below,
+    found_above,
+    note_on_above,
+    own_modules,
+    provided,
+)
 from modelbuild.draft.script import Literal, Option, read_script
 from modelbuild.draft.seen_files import is_below
 from modelbuild.locking.imports import reached_files
@@ -45,8 +53,7 @@ def draft(path: str, around: Surroundings, trained: Draft | None = None) -> Draf
 
     With `trained`, of a script that reads what that one writes: data and parameters are shared.
     """
-    stage = Stage(name="train", run=("python", path))
-    reached = reached_files(stage, around.files)
+    reached, search = _reached(path, around)
     paths = sorted(reached if reached is not None else around.files)
     script = read_script(path, {name: around.files[name] for name in paths})
     drafted = Draft(
@@ -58,12 +65,29 @@ def draft(path: str, around: Surroundings, trained: Draft | None = None) -> Draf
         stages=[StageDraft(name=stage_name(path), command=[("python", path)])],
     )
     folder = os.path.dirname(path)
-    if folder and any(not is_below(each, folder) for each in reached or ()):
-        drafted.stage.search = (".",)
+    if folder and any(not is_below(each, folder) for each in paths):
+        search = [".", *search]
+    drafted.stage.search = search
+    drafted.elsewhere = found_above(script, own_modules(drafted), around)
+    if drafted.elsewhere:
+        drafted.stage.notes.append(note_on_above(path, drafted.elsewhere, around))
     if trained is not None:
         drafted.data, drafted.params, drafted.seed = trained.data, trained.params, trained.seed
     _Reader(drafted, around, _outputs(trained) if trained else {}).read()
     return drafted
+
+
+def _reached(path: str, around: Surroundings) -> tuple[set[str] | None, list[str]]:
+    """The files that the script reaches, None where that can't be told, and where else than
+    beside it and in the recipe's folder it finds modules."""
+    stage = Stage(name="train", run=("python", path))
+    reached = reached_files(stage, around.files)
+    known = {name: around.files[name] for name in reached or around.files}
+    search = folders_below(read_script(path, known), provided(path, known), around)
+    if reached is not None and search:
+        found = replace(stage, env={"PYTHONPATH": ":".join(search)})
+        reached = reached_files(found, around.files)
+    return reached, search
 
 
 def _outputs(trained: Draft) -> dict[str, str]:
