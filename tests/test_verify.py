@@ -136,6 +136,21 @@ def test_a_training_that_depends_on_the_time_is_different(tiny: Tiny, store: Sto
     outputs = [path for path in (store.root / "objects").iterdir() if "-tiny-train" in path.name]
     assert len(outputs) == 2
     assert "tiny:train is not reproducible" in ran.err
+    assert "--explain" not in ran.err, "no step is on record that could be looked at"
+
+
+def test_a_rebuild_that_breaks_a_claim_whose_output_is_gone_says_how_to_compare(
+    tiny: Tiny, store: Store
+) -> None:
+    drifting(tiny, "bitwise", loss="1")
+    tiny.build()
+    forget(store)
+    ran = tiny.run("verify", "--rebuild")
+    assert ran.code == 7
+    assert (
+        "The output that was claimed is not here. To build once more, and see where the two"
+        " differ:\nmodelbuild verify --rebuild tiny\n"
+    ) in ran.err
 
 
 def test_another_result_for_a_claim_of_the_same_class_is_not_reproducible(
@@ -287,6 +302,9 @@ def test_claims_that_were_edited_are_not_believed(tiny: Tiny) -> None:
         assert ran.code == 3, ran.err
         assert "model.lock: the claim of tiny:evaluate is not what its output gave" in ran.err
         assert "metric score: 1" in ran.err
+    out = tiny.run("verify").out
+    assert "train     store intact  claim holds\n" in out
+    assert "evaluate  store intact  claim untrue\n" in out
 
 
 def test_an_early_cutoff_claims_the_new_derivation(tiny: Tiny) -> None:

@@ -72,10 +72,11 @@ def _hold_against_claims(
     """How a realisation relates to its claims, in a word; what does not hold joins `problems`."""
     level = run.locked.recipes[identity.recipe].determinism.level
     judgement = run.judge(identity, realisation)
-    problems += _untrue_claims(identity, run.claims(identity), realisation)
+    untrue = _untrue_claims(identity, run.claims(identity), realisation)
+    problems += untrue
     if judgement.broken(level):
         problems.append(not_reproducible(identity, judgement, realisation, run.request.store))
-    return _claim_word(judgement, level)
+    return "untrue" if untrue else _claim_word(judgement, level)
 
 
 def _rebuild(
@@ -196,4 +197,18 @@ def _not_reproducible(identity: StageId, rebuild: Rebuild) -> NotReproducibleErr
         f"{identity} is not reproducible: built again on the same numeric class, "
         f"it came out {rebuild.agreement}",
         facts=[("class", rebuild.second_class), ("kept", str(rebuild.second))],
+        hint=_next(identity, rebuild),
     )
+
+
+def _next(identity: StageId, rebuild: Rebuild) -> str:
+    """How to find out more: operations are recorded of steps of torch only."""
+    if rebuild.against == "claim":
+        return (
+            "The output that was claimed is not here. To build once more, and see where the two"
+            f" differ:\nmodelbuild verify --rebuild {identity.recipe}"
+        )
+    found = rebuild.steps.difference if rebuild.steps else None
+    if found and found.unit == "step":
+        return f"modelbuild verify --explain {identity.recipe} finds the operation of that step."
+    return ""

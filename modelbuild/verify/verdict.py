@@ -56,7 +56,8 @@ class StageVerdict:
     """`intact`, `absent` or `corrupt`."""
     claim: str
     """`holds` (identical), `within tolerance` or `different` where the level allows that, else
-    `broken`; `other class`, `missing`, or `unchecked` (no output here)."""
+    `broken`; `untrue` (it says something else of its output than the output gave); `other class`,
+    `missing`, or `unchecked` (no output here)."""
     rebuild: Rebuild | None = None
     explanation: Explanation | None = None
     problems: tuple[ModelbuildError, ...] = ()

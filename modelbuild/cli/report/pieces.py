@@ -24,6 +24,7 @@ _KINDS = {
     "stale": BAD,
     "corrupt": BAD,
     "broken": BAD,
+    "untrue": BAD,
     "different": BAD,
     "missing": BAD,
 }
