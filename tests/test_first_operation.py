@@ -390,6 +390,26 @@ def test_the_first_operation_with_equal_inputs_and_unequal_outputs_is_named() ->
     assert difference(mine, theirs) == "step 3, operation aten::op2 (forward), train.py:2"
 
 
+@pytest.mark.parametrize(
+    ("phases", "told"),
+    [
+        (["forward", "backward", "forward", "optimizer"], "between backward and step"),
+        (["forward", "backward", "forward", "backward", "optimizer"], "forward"),
+        (["backward", "optimizer", "forward", "backward", "optimizer"], "forward"),
+        (["optimizer", "backward", "forward"], "forward"),
+    ],
+)
+def test_what_changes_gradients_after_the_backward_pass_is_no_forward_operation(
+    phases: list[str], told: str
+) -> None:
+    """Accumulated passes, an optimiser's step before it, and a step that never comes."""
+    mine = [operation(10 * number, phase=phase) for number, phase in enumerate(phases)]
+    theirs = [dict(each) for each in mine]
+    theirs[2]["outputs"] = [999]
+    found = difference(mine, theirs)
+    assert found == f"step 3, operation aten::op20 ({told}), train.py:20"
+
+
 def test_what_differs_and_changes_no_result_is_harmless() -> None:
     """Such as an operation's work space, and memory that is overwritten."""
     mine = [operation(1, outputs=[2, 50]), operation(2, inputs=[2, 50], sources=[0, 0])]

@@ -112,7 +112,7 @@ FAULTS = {
     "loss": ("if step == 5: loss = loss * 1.0000002", "the loss (arithmetic of the forward pass)"),
     "gradient": (
         "if step == 5: model[0].bias.grad[3] *= -1",
-        "the gradients (arithmetic of the backward pass)",
+        "the gradients (backward pass, or what changes them before the step)",
     ),
     "parameter": (
         "if step == 5: model[3].bias.data.neg_()",

@@ -54,7 +54,11 @@ def with_change(step: int, count: int = 390, **columns: int) -> list[Record]:
         ),
         (
             {"gradients": 1, "parameters": 1},
-            *("gradients", "arithmetic", "the gradients (arithmetic of the backward pass)"),
+            *(
+                "gradients",
+                "arithmetic",
+                "the gradients (backward pass, or what changes them before the step)",
+            ),
         ),
         (
             {"parameters": 1},
@@ -186,7 +190,7 @@ def test_of_several_processes_the_earliest_step_is_told(tmp_path: Path) -> None:
     write(second, with_change(5, 9, gradients=1), place="0.2")
     assert compare_steps(first, second).says == (
         "first different step: 5 of 9 in process 0.2: "
-        "the gradients (arithmetic of the backward pass)"
+        "the gradients (backward pass, or what changes them before the step)"
     )
 
 

@@ -25,6 +25,7 @@ Recordings = Sequence[Recording]
 Run = Callable[[int, str | None], Recordings]
 """Runs up to a step with a knob turned, or none; gives nothing where the run failed."""
 
+NOTHING_RECORDED = "the run recorded nothing: it failed, or has no such step"
 MOST_RUNS_TO_SHOW = 6
 MOST_STEPS_BACK = 4
 
@@ -101,6 +102,8 @@ class Explanation:
     tried: tuple[str, ...] = ()
     """Knobs with which the difference stayed."""
     runs: int = 0
+    no_such_step: bool = False
+    """Builds on record tell that the training has no such step: nothing was run."""
 
     def __str__(self) -> str:
         if self.first is None:
@@ -168,7 +171,7 @@ def explain(step: int, run: Run, say: Callable[[str], None]) -> Explanation:
     search = Search(step=step, run=run, say=say)
     one = search.record()
     if not one:
-        return search.explained(None, "the run recorded nothing: it failed, or has no such step")
+        return search.explained(None, NOTHING_RECORDED)
     first = locate(search, one)
     if first is None:
         return search.explained(
@@ -219,7 +222,7 @@ def compare_with(mine: Recordings, theirs: Recordings) -> Explanation:
         return Explanation(
             step=step,
             first=None,
-            cause="the run recorded nothing: it failed, or has no such step",
+            cause=NOTHING_RECORDED,
             runs=1,
         )
     first = first_of(mine, theirs)

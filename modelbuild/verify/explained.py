@@ -11,12 +11,13 @@ from modelbuild.build.run import Run
 from modelbuild.spec.derivation import StageId
 from modelbuild.store.realisations import Realisation, find
 from modelbuild.store.store import Store
-from modelbuild.verify.explain import Explanation, compare_with, explain
+from modelbuild.verify.explain import NOTHING_RECORDED, Explanation, compare_with, explain
 from modelbuild.verify.recordings import Recording, parse_recordings, read_recordings
-from modelbuild.verify.steps import traces_of
+from modelbuild.verify.steps import counted, traces_of
 from modelbuild.verify.trial import record_step
 
 Pair = tuple[Realisation, Realisation]
+ONLY_TORCH = "only the operations of torch are recorded"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,23 +48,49 @@ def pair_on_record(identity: StageId, run: Run, upstream: Mapping[str, Realisati
 def explain_stage(
     identity: StageId, run: Run, upstream: Mapping[str, Realisation], request: ExplainRequest
 ) -> Explanation | None:
-    """None where there is nothing to explain: no two builds differ, or the stage has no steps."""
+    """None where there is nothing to explain: no two builds differ."""
     pair = pair_on_record(identity, run, upstream) if request.needs_pair else None
     step, why = _step(request, pair, run.request.store)
     if step is None:
         return Explanation(step=0, first=None, cause=why) if why else None
+    counts = {} if request.needs_pair else counts_on_record(identity, run, upstream)
+    if counts and step > _last(counts):
+        cause = f"it has {_units(counts)}"
+        return Explanation(step=step, first=None, cause=cause, no_such_step=True)
     trial = _Trial(identity=identity, run=run, upstream=upstream)
     if request.save is None and request.against is None:
         return explain(step, trial.recordings, trial.say)
     text = trial.record(step, None)
     if not text:
-        return None
+        return Explanation(step=step, first=None, cause=NOTHING_RECORDED, runs=1)
     if request.save is not None:
         request.save.write_bytes(text)
         cause = f"its operations are kept in {request.save}"
         return Explanation(step=step, first=None, cause=cause, runs=1)
     assert request.against is not None
     return compare_with(_parse(text), read_recordings(request.against))
+
+
+def counts_on_record(
+    identity: StageId, run: Run, upstream: Mapping[str, Realisation]
+) -> dict[str, int]:
+    """How many steps, rounds or fits builds of the stage had; empty where that is not known."""
+    store, counts = run.request.store, dict[str, int]()
+    for each in find(run.resolve(identity, upstream).digest, store):
+        for unit, count in counted(store.root / each.trace).items() if each.trace else ():
+            counts[unit] = max(count, counts.get(unit, 0))
+    return counts
+
+
+def _last(counts: Mapping[str, int]) -> int:
+    """The last step that can be looked at: what comes after the training's last is one more."""
+    return counts["step"] + 1 if "step" in counts else 0
+
+
+def _units(counts: Mapping[str, int]) -> str:
+    """`60 steps`"""
+    words = " and ".join(f"{count:,} {unit}s" for unit, count in counts.items())
+    return words if "step" in counts else f"{words}, and {ONLY_TORCH}"
 
 
 def _step(request: ExplainRequest, pair: Pair | None, store: Store) -> tuple[int | None, str]:
@@ -78,7 +105,7 @@ def _step(request: ExplainRequest, pair: Pair | None, store: Store) -> tuple[int
     if compared.difference is None:
         return None, compared.says
     if compared.difference.unit != "step":
-        return None, f"{compared.says}; only the operations of torch are recorded"
+        return None, f"{compared.says}; {ONLY_TORCH}"
     return max(1, compared.difference.step), ""
 
 

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from modelbuild.spec.canonical import Json
 from modelbuild.verify.recordings import BATCH, Operation, Recording
 
+BETWEEN = "between backward and step"
 INSERTED_AT_MOST = 500
 """Operations that one side may have more, for the sides to be held against each other again."""
 
@@ -40,7 +41,7 @@ class FirstOperation:
     """The last reading of the clock before it."""
 
     def __str__(self) -> str:
-        phase = f" ({self.phase})" if self.phase in ("forward", "backward", "optimizer") else ""
+        phase = f" ({self.phase})" if self.phase not in ("data", "outside") else ""
         text = f"step {self.step}, operation {self.operation}{phase}, {self.line or 'no line'}"
         return f"{text}: {self.detail}" if self.detail else text
 
@@ -113,11 +114,27 @@ def _describe(
         kind=kind,
         operation=operation.op,
         line=operation.line,
-        phase=operation.phase,
+        phase=_phase(index, recording),
         what=what,
         detail=detail,
         clock=f"{before[-1].op} at {before[-1].line}" if before else None,
     )
+
+
+def _phase(index: int, recording: Recording) -> str:
+    """Its phase; the script's own operations after a backward pass are not the forward's.
+
+    They come before the optimiser's step, and no backward pass in between: gradients are clipped
+    or scaled there, and metrics taken.
+    """
+    operations = recording.operations
+    phase = operations[index].phase
+    if phase != "forward":
+        return phase
+    passes = ("backward", "optimizer")
+    before = next((each.phase for each in operations[:index][::-1] if each.phase in passes), None)
+    after = next((each.phase for each in operations[index:] if each.phase in passes), None)
+    return BETWEEN if (before, after) == passes else phase
 
 
 def _entered(index: int, one: Recording, other: Recording) -> FirstOperation:

@@ -52,7 +52,7 @@ _COUNTED = {STEP: "step", ROUND: "round", FIT: "fit", BACKWARD: "step"}
 """What a training is counted in: the first of these that it has."""
 _ARITHMETIC = {
     "loss": "arithmetic of the forward pass",
-    "gradients": "arithmetic of the backward pass",
+    "gradients": "backward pass, or what changes them before the step",
     "parameters": "arithmetic of the optimiser",
 }
 _OF_A_ROUND = {
@@ -136,6 +136,19 @@ def compare_steps(first: Path | None, second: Path | None) -> StepComparison:
         return StepComparison(difference=earliest, says=str(earliest))
     says = "; ".join(complaints) or says
     return StepComparison(difference=None, says=says or _all_identical(counts))
+
+
+def counted(folder: Path) -> dict[str, int]:
+    """How many steps, rounds and fits were recorded in a folder: of each the most of a process."""
+    counts: dict[str, int] = {}
+    for name in _recorded(folder):
+        try:
+            with Trace(folder / name) as trace:
+                unit, count = _COUNTED[trace.unit], trace.counts[trace.unit]
+        except (OSError, ValueError):
+            continue
+        counts[unit] = max(count, counts.get(unit, 0))
+    return counts
 
 
 def _all_identical(counts: dict[str, int]) -> str:

@@ -22,8 +22,16 @@ from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import StageId
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.recipe import Recipe, RecipeData
+from modelbuild.store.realisations import Realisation
 from modelbuild.store.store import Store
-from modelbuild.verify.explained import ExplainRequest, explain_stage, pair_on_record
+from modelbuild.verify.explain import NOTHING_RECORDED
+from modelbuild.verify.explained import (
+    ONLY_TORCH,
+    ExplainRequest,
+    counts_on_record,
+    explain_stage,
+    pair_on_record,
+)
 from modelbuild.verify.seeds import SeedsVerdict, measure_seeds, seeds_on_record
 from modelbuild.verify.stage import verify_stage
 from modelbuild.verify.verdict import RecipeVerdict, StageVerdict, VerifyReport
@@ -95,6 +103,7 @@ def _verify_recipe(path: PurePosixPath, lock: Lock, request: VerifyRequest) -> R
         except ModelbuildError as error:
             problems.append(error)
             run.finish(identity, None, "would build")
+    problems += _no_such_step(recipe, stages)
     return RecipeVerdict(
         lock="unchecked" if absent else "current",
         absent=absent,
@@ -164,7 +173,10 @@ def _verify_and_explain(identity: StageId, run: Run, request: VerifyRequest) -> 
     upstream = run.upstream(identity)
     known = pair_on_record(identity, run, upstream) if upstream is not None else None
     traced = known is not None and all(each.trace for each in known)
-    rebuild = request.rebuild or (wanted.needs_pair and not traced)
+    again = wanted.needs_pair and not traced
+    if again and upstream is not None:
+        _say_what_can_be_found(identity, run, upstream)
+    rebuild = request.rebuild or again
     verdict = verify_stage(identity, run, rebuild=rebuild)
     if upstream is None:
         return verdict
@@ -172,3 +184,32 @@ def _verify_and_explain(identity: StageId, run: Run, request: VerifyRequest) -> 
         return replace(verdict, explanation=explain_stage(identity, run, upstream, wanted))
     except ModelbuildError as error:
         return replace(verdict, problems=(*verdict.problems, error))
+
+
+def _say_what_can_be_found(
+    identity: StageId, run: Run, upstream: Mapping[str, Realisation]
+) -> None:
+    """Before a stage is built again: of rounds and fits no operation will be told."""
+    counts = counts_on_record(identity, run, upstream)
+    if counts and "step" not in counts:
+        units = " and ".join(counts)
+        run.request.observer.message(
+            f"{identity}: it is built again to see in which {units} it goes apart; {ONLY_TORCH}"
+        )
+
+
+def _no_such_step(recipe: Recipe, stages: Mapping[str, StageVerdict]) -> list[UsageError]:
+    """An error where a step was asked for that no stage of the recipe has."""
+    explained = {
+        name: each.explanation for name, each in stages.items() if each.explanation is not None
+    }
+    known = [each for each in explained.values() if each.no_such_step]
+    nothing = [each for each in explained.values() if each.cause == NOTHING_RECORDED]
+    if not known or len(known) + len(nothing) < len(explained):
+        return []
+    return [
+        UsageError(
+            f"modelbuild verify --explain: there is no step {known[0].step} in {recipe.name}",
+            facts=[(name, each.cause) for name, each in explained.items()],
+        )
+    ]
