@@ -260,6 +260,70 @@ def test_a_write_elsewhere_is_sent_to_the_output(line: str, where: str) -> None:
     )
 
 
+WRITING = """\
+Traceback (most recent call last):
+  File "/build/src/train.py", line 8, in <module>
+    {line}
+{frames}FileNotFoundError: [Errno 2] No such file or directory: 'config.yaml'
+"""
+PATHLIB = """\
+  File "/build/python/lib/python3.11/pathlib.py", line 1078, in write_text
+    with self.open(mode='w', encoding=encoding, errors=errors, newline=newline) as f:
+  File "/build/python/lib/python3.11/pathlib.py", line 1044, in open
+    return io.open(self, mode, buffering, encoding, errors, newline)
+"""
+OPEN = """\
+  File "/build/src/train.py", line 3, in rows
+    return open(path).read()
+"""
+NO_FOLDER = (
+    "{} can't be written, for its folder is missing: a stage writes to its output folder only. "
+    "Pass {{out}} to the\ncommand, or let it write below $MODELBUILD_OUT."
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "frames"),
+    [
+        ('json.dump({}, open("config.yaml", "w"))', ""),
+        ("with open(path, mode='wb') as file:", ""),
+        (
+            "np.savetxt(path, rows)",
+            '  File "npyio.py", line 1, in savetxt\n    open(f, m).close()\n',
+        ),
+        ("path.write_text(text)", PATHLIB),
+    ],
+)
+def test_a_file_that_was_to_be_written_is_no_missing_code(line: str, frames: str) -> None:
+    assert explain(WRITING.format(line=line, frames=frames)) == NO_FOLDER.format("config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("line", "frames"),
+    [
+        ('text = open("config.yaml", "r").read()', ""),
+        ("json.dump(rows(), file)", OPEN.replace("rows", "main") + OPEN),
+    ],
+)
+def test_a_file_that_was_to_be_read_is_missing_beside_calls_that_write(
+    line: str, frames: str
+) -> None:
+    log = f"Traceback (most recent call last):\nopen('a', 'w')\n{WRITING}"
+    assert explain(log.format(line=line, frames=frames)) == CODE_ADVICE.format(path="config.yaml")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OSError: Cannot save file into a non-existent directory: 'models'",
+        "RuntimeError: Parent directory models does not exist.",
+        "sh: 1: cannot create models: Directory nonexistent",
+    ],
+)
+def test_pandas_torch_and_shells_name_missing_folders_in_their_own_ways(line: str) -> None:
+    assert explain(line) == NO_FOLDER.format("models")
+
+
 @pytest.mark.parametrize(
     "log",
     [

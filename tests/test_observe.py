@@ -448,6 +448,29 @@ def test_a_module_from_outside_of_the_workspace_is_no_strangers_package(
     )
 
 
+FOLDERS = """\
+import json, os
+os.makedirs("models/best")
+os.makedirs("report")
+json.dump({"loss": 1}, open("models/metrics.json", "w"))
+open("models/best/model.txt", "w").write("1")
+open("report/all.txt", "w").write("1")
+open("pkg/log.txt", "w").write(str(__import__("pkg.width").width.WIDTH))
+"""
+
+
+def test_folders_that_were_there_before_are_there_in_the_copy(tiny: Tiny) -> None:
+    for path in tiny.root.glob("*.*"):
+        path.unlink()
+    tiny.write("train.py", FOLDERS)
+    tiny.write("pkg/width.py", "WIDTH = 1\n")
+    tiny.write("models/.gitkeep", "")
+    assert tiny.run("init", "--", sys.executable, "train.py").code == 0
+    run = (tiny.root / "recipe.toml").read_text()
+    assert ' && mkdir -p models && \\"$@\\" && ' in run
+    assert tiny.build()["train"]["metrics"] == {"loss": 1}
+
+
 # -- to the end ------------------------------------------------------------------------------------
 
 

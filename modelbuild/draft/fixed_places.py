@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from modelbuild.draft.drafted import Draft
 from modelbuild.draft.files import Files
-from modelbuild.draft.seen_files import SeenFiles, in_folders, is_below, kept
+from modelbuild.draft.seen_files import SeenFiles, covered, in_folders, is_below, kept
 from modelbuild.spec.references import variable_suffix
 
 _COPY = '"$TMPDIR/run"'
@@ -39,7 +39,8 @@ def run_where_it_is_used_to(
     written = set() if _knows(draft, "MODELBUILD_OUT") else _fixed_outputs(found, outputs)
     if links or written:
         below = _folders_above(files, [path for _, path in links])
-        _run_in_copy(draft, links, kept(written, {*found.data, *found.code}), below)
+        made = kept(written, {*found.data, *found.code})
+        _run_in_copy(draft, links, made, _expected(found, written, links), below)
 
 
 def _folders_above(files: Files, paths: Sequence[str]) -> str:
@@ -54,15 +55,41 @@ def _fixed_outputs(found: SeenFiles, outputs: Sequence[str]) -> set[str]:
     return {path for path in inside if not any(path.startswith(each) for each in outputs)}
 
 
+def _expected(
+    found: SeenFiles, written: Collection[str], links: Sequence[tuple[str, str]]
+) -> list[str]:
+    """The nearest folders of what is written that the program found there.
+
+    Not those that it made, for it may not expect them; nor those that come with the code.
+    """
+    nearest = {next(iter(_folders_of(path, found.folders)), "") for path in written} - {""}
+    return sorted(
+        folder
+        for folder in nearest
+        if not covered(folder, found.code) and not any(is_below(folder, p) for _, p in links)
+    )
+
+
+def _folders_of(path: str, known: Collection[str]) -> Iterator[str]:
+    while path := os.path.dirname(path):
+        if path in known:
+            yield path
+
+
 def _knows(draft: Draft, variable: str) -> bool:
     return any(each.text == variable for each in draft.script.literals)
 
 
 def _run_in_copy(
-    draft: Draft, links: Sequence[tuple[str, str]], outputs: Sequence[str], below: str
+    draft: Draft,
+    links: Sequence[tuple[str, str]],
+    outputs: Sequence[str],
+    folders: Sequence[str],
+    below: str,
 ) -> None:
     places = [(f"{{data.{name}}}", path) for name, path in links]
-    steps = in_copy(places, '"$@"', outputs, below=below)
+    expected = [f"{folder}/." for folder in folders]
+    steps = in_copy(places, '"$@"', outputs, expected, below=below)
     draft.stage.command = [("sh", "-c", steps, "sh"), *draft.stage.command]
     does = [word for word, used in (("reads", links), ("writes", outputs)) if used]
     draft.stage.about_run = (

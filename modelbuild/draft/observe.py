@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from modelbuild.draft.opened_files import OpenedFiles
@@ -46,6 +46,8 @@ class Observation:
     urls: tuple[str, ...]
     hosts: tuple[str, ...]
     """That were connected to, without this machine."""
+    folders: frozenset[Path] = frozenset()
+    """Of the workspace, that were there before."""
 
 
 def observe(command: Sequence[str], folder: Path, workspace: Path) -> Observation:
@@ -56,6 +58,7 @@ def observe(command: Sequence[str], folder: Path, workspace: Path) -> Observatio
     import subprocess
 
     places = [workspace, *_places_outside(command, folder, workspace)]
+    folders = frozenset(Path(folder) for folder, _ in _walk(workspace))
     before = {path: state for place in places for path, state in _files(place)}
     with tempfile.TemporaryDirectory(prefix="modelbuild-") as temporary:
         watch = Path(temporary).resolve()
@@ -80,7 +83,7 @@ def observe(command: Sequence[str], folder: Path, workspace: Path) -> Observatio
             raise CommandFailedError(f"{shlex.join(command)} ended with exit code {code}", code)
         events = list(_events(watch))
     after = {path: state for place in places for path, state in _files(place)}
-    return _observation(events, opened.paths, before, after)
+    return replace(_observation(events, opened.paths, before, after), folders=folders)
 
 
 def _places_outside(command: Sequence[str], folder: Path, workspace: Path) -> Iterator[Path]:
@@ -98,6 +101,18 @@ def _files(place: Path) -> Iterator[tuple[Path, tuple[int, int, int]]]:
     """What would differ if it had been written; nothing hidden."""
     if place.is_file():
         yield place, _state(place.stat())
+    for folder, names in _walk(place):
+        for name in names:
+            path = Path(folder, name)
+            if not name.startswith("."):
+                try:
+                    yield path, _state(path.stat())
+                except OSError:  # gone, or a link to nowhere
+                    continue
+
+
+def _walk(place: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders, and the names of the files in each."""
     for folder, folders, names in os.walk(place):
         folders[:] = [
             name
@@ -106,13 +121,7 @@ def _files(place: Path) -> Iterator[tuple[Path, tuple[int, int, int]]]:
             and name not in _NOT_LOOKED_AT
             and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
         ]
-        for name in names:
-            path = Path(folder, name)
-            if not name.startswith("."):
-                try:
-                    yield path, _state(path.stat())
-                except OSError:  # gone, or a link to nowhere
-                    continue
+        yield folder, names
 
 
 def _state(status: os.stat_result) -> tuple[int, int, int]:

@@ -35,6 +35,8 @@ class SeenFiles:
     outside: frozenset[str]
     """Files outside of the workspace that were read, without those of the system and packages."""
     written: frozenset[str]
+    folders: frozenset[str]
+    """Of the workspace, that were there before."""
 
 
 def sort_files(seen: Observation, files: Files) -> SeenFiles:
@@ -61,6 +63,7 @@ def sort_files(seen: Observation, files: Files) -> SeenFiles:
         data=frozenset(rest - configuration),
         outside=frozenset(outside),
         written=frozenset(path for path in written if not path.endswith(".pyc")),
+        folders=frozenset(_relative(path, files) for path in seen.folders),
     )
 
 

@@ -25,6 +25,17 @@ _MISSING_FILE = re.compile(
     | :\ (?:cannot\ (?:open|access)\ )?'?(?P<shell>[^\s:']+)'?:\ No\ such\ file\b""",
     re.VERBOSE,
 )
+_WRITING = re.compile(
+    r"""\b(?:open|fdopen)\(.*['"][wax]b?\+?['"] | mode=['"][wax] | \.(?:write_text|write_bytes)\(
+    | \.(?:dump|save|savez|savetxt|savefig|imwrite|save_\w+|to_(?:csv|json|parquet|pickle))\(""",
+    re.VERBOSE,
+)
+_NO_FOLDER = re.compile(
+    r"""Cannot\ save\ file\ into\ a\ non-existent\ directory:\ '(?P<pandas>.+?)'
+    | Parent\ directory\ (?P<torch>\S+)\ does\ not\ exist
+    | cannot\ create\ (?P<shell>\S+):\ Directory\ nonexistent""",
+    re.VERBOSE,
+)
 _MISSING_MODULE = re.compile(r"No module named '?([\w.]+)'?")
 _DOWNLOAD = re.compile(
     r"""Temporary\ failure\ in\ name\ resolution | Name\ or\ service\ not\ known
@@ -70,6 +81,7 @@ def explain_failure(
     log = log_tail.decode(errors="replace")
     found = [
         *_missing_files(log, workspace_has, declared),
+        *_missing_folders(log),
         *_missing_modules(log, workspace_has, code),
         *_downloads(log),
         *_read_only(log),
@@ -84,9 +96,32 @@ def _missing_files(
     for match in _MISSING_FILE.finditer(log):
         path = next(text for name, text in match.groupdict().items() if text and name != "quote")
         path = _below_src(path, workspace_has)
-        advice = _declared_file(path, declared) or _missing_file(path, workspace_has)
+        if _is_written(log[: match.start()]):
+            advice: str | None = _no_folder(path)
+        else:
+            advice = _declared_file(path, declared) or _missing_file(path, workspace_has)
         if advice:
             yield _Finding(match.start(), advice)
+
+
+def _is_written(before: str) -> bool:
+    """Whether the traceback that ends here shows a call that writes, in its last two frames."""
+    _, traceback, frames = before.rpartition("Traceback (most recent call last):")
+    last = "".join(frames.split('\n  File "')[-2:])
+    return bool(traceback) and _WRITING.search(last) is not None
+
+
+def _missing_folders(log: str) -> Iterator[_Finding]:
+    for match in _NO_FOLDER.finditer(log):
+        path = next(text for text in match.groupdict().values() if text)
+        yield _Finding(match.start(), _no_folder(path))
+
+
+def _no_folder(path: str) -> str:
+    return (
+        f"{path} can't be written, for its folder is missing: a stage writes to its output folder "
+        "only. Pass {out} to the\ncommand, or let it write below $MODELBUILD_OUT."
+    )
 
 
 def _below_src(path: str, workspace_has: WorkspaceHas) -> str:
