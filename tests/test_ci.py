@@ -358,6 +358,30 @@ def test_where_nothing_can_be_fetched_it_is_said_what_to_set(pushed: Tiny, tmp_p
     )
 
 
+@pytest.mark.parametrize("base", ["nosuch", "origin/mian"])
+def test_a_misspelt_base_is_no_matter_of_history(branch: Tiny, base: str) -> None:
+    ran = branch.run("ci", "--base", base)
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: there is no git revision '{base}'\n  branches: ")
+    assert "fetch-depth" not in ran.err
+    assert ran.err.endswith("Did you mean: --base origin/main\n") == (base == "origin/mian")
+
+
+def test_a_base_with_another_history_is_said(branch: Tiny) -> None:
+    git(branch.root, "checkout", "-q", "--orphan", "other")
+    commit(branch)
+    ran = branch.run("ci", "--base", "main")
+    assert (ran.code, ran.err) == (2, "error: HEAD and 'main' have no commit in common\n")
+
+
+def test_a_base_outside_of_git_is_said(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tiny.root.parent))
+    ran = tiny.run("ci", "--base", "main")
+    assert ran.code == 2
+    assert ran.err.startswith(f"error: there is no git repository around {tiny.root}\n")
+    assert "fetch-depth" not in ran.err
+
+
 def test_a_base_that_looks_like_an_option_is_none(branch: Tiny) -> None:
     ran = branch.run("ci", "--base=--upload-pack=touch spoilt")
     assert ran.code == 2

@@ -303,7 +303,7 @@ def test_outside_of_a_pull_request_there_is_nothing_to_compare_with(
 def test_a_base_that_can_not_be_had_fails_with_the_reason(branch: Tiny, tmp_path: Path) -> None:
     ran = check(branch, tmp_path / "runner", BASE="origin/nowhere")
     assert ran.code == 2
-    assert "error: the commit at which this branch left 'origin/nowhere' is not in this" in ran.out
+    assert "error: there is no git revision 'origin/nowhere'" in ran.out
     assert not (tmp_path / "runner" / "summary").exists()
 
 

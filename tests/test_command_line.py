@@ -361,6 +361,15 @@ def imported(tiny: Tiny, program: str) -> set[str]:
     return set(done.stderr.splitlines())
 
 
+def test_a_page_for_a_folder_that_there_is_not(tiny: Tiny) -> None:
+    ran = tiny.run("report", "-o", "nowhere/page.html")
+    assert (ran.code, ran.out, ran.err) == (
+        2,
+        "",
+        "error: there is no folder nowhere to write page.html to\nTo make it: mkdir -p nowhere\n",
+    )
+
+
 def test_the_command_line_alone_imports_next_to_nothing(tiny: Tiny) -> None:
     found = imported(tiny, "import modelbuild.cli.main")
     assert found.isdisjoint((*HEAVY, "argparse", "json", "blake3"))

@@ -206,7 +206,14 @@ def test_words_of_two_kinds_are_refused(
     assert refused(capsys, "main", "nowhere", "digits").startswith(
         "error: there is no git revision 'nowhere'\n"
     )
-    assert refused(capsys, "main", "nowhere").startswith("error: there is no recipe 'main'\n")
+    for words in (("main", "nowhere"), ("nowhere",), ("digits", "nowhere")):
+        assert refused(capsys, *words).startswith(
+            "error: there is no recipe, no run and no git revision 'nowhere'\n"
+        )
+    assert refused(capsys, "main", "HEAD", "--seeds", "3").startswith(
+        "error: modelbuild compare: --seeds goes with recipes; 'main' is a git revision, of which"
+        " nothing is built\n"
+    )
     assert refused(capsys, "main", "HEAD", "--metric", "f1") == (
         "error: there is no metric 'f1' in both revisions\n  found: accuracy, loss\n"
     )

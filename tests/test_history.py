@@ -86,6 +86,13 @@ def test_one_metric_only(repository: Path, capsys: pytest.CaptureFixture[str]) -
     ]
 
 
+def test_a_metric_that_there_is_not(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "digits", "--metric", "acuracy"]) == 2
+    assert capsys.readouterr().err == (
+        "error: there is no metric 'acuracy'\n  found: accuracy, loss\nDid you mean: accuracy\n"
+    )
+
+
 def test_commits_that_leave_the_recipe_alone_are_no_steps(
     repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

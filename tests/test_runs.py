@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from conftest import Tiny
 
 from modelbuild.review.runs import runs
@@ -32,6 +33,35 @@ def test_runs_shows_the_settings_in_which_runs_differ(tiny: Tiny) -> None:
 def test_runs_of_nothing(tiny: Tiny) -> None:
     assert tiny.run("runs").out == "nothing was built here\n"
     assert tiny.run("runs", "--json").json == []
+
+
+def test_runs_of_what_there_is_not(tiny: Tiny) -> None:
+    tiny.run("lock")
+    assert tiny.run("runs", "tiny:train").out == "nothing was built here\n"
+    for word, found in (("tini", "tiny"), ("tiny:trian", "tiny:train")):
+        ran = tiny.run("runs", word)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.startswith(f"error: there is no {'stage' if ':' in word else 'recipe'} '")
+        assert ran.err.endswith(f"Did you mean: {found}\n")
+
+
+@pytest.mark.parametrize("command", ["runs", "history tiny"])
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_is_one_or_more(tiny: Tiny, command: str, limit: str) -> None:
+    ran = tiny.run(*command.split(), f"--limit={limit}")
+    assert (ran.code, ran.out) == (2, "")
+    assert f"argument --limit: '{limit}' is not a whole number from 1 on\n" in ran.err
+
+
+def test_why_of_a_stage_that_there_is_not(tiny: Tiny) -> None:
+    tiny.run("lock")
+    for word in ("tiny:trian", "recipe.toml:trian"):
+        ran = tiny.run("why", word)
+        assert (ran.code, ran.out, ran.err) == (
+            2,
+            "",
+            "error: there is no stage 'trian'\n  found: evaluate, train\nDid you mean: train\n",
+        )
 
 
 def test_runs_says_how_many_are_not_shown(tiny: Tiny) -> None:

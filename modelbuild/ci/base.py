@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from modelbuild.errors import UsageError
-from modelbuild.review.revisions import git
+from modelbuild.review.revisions import commit_of, git, outside_of_git
 from modelbuild.sources.workspace import Workspace
 
+_MOST_BRANCHES = 12
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
@@ -18,6 +19,8 @@ def merge_base(base: str, workspace: Workspace) -> str:
     remote-tracking refs and the depth of the clone changes. Raises UsageError where there is no
     such commit, or it can't be fetched.
     """
+    if problem := outside_of_git(workspace):
+        raise problem
     said = ""
     for depth in _depths(workspace):
         if depth is not None:
@@ -26,6 +29,13 @@ def merge_base(base: str, workspace: Workspace) -> str:
         if code == 0:
             return found
         said = said or words
+    if not _is_shallow(workspace) and commit_of(base, workspace):
+        raise UsageError(
+            f"HEAD and '{base}' have no commit in common",
+            facts=[("git", said)] if said else [],
+        )
+    if not _may_be_missing(base, workspace):
+        raise _no_revision(base, workspace)
     raise UsageError(
         f"the commit at which this branch left '{base}' is not in this clone",
         facts=[("git", said or "HEAD and it have no common ancestor")],
@@ -36,10 +46,39 @@ def merge_base(base: str, workspace: Workspace) -> str:
     )
 
 
+def _may_be_missing(base: str, workspace: Workspace) -> bool:
+    """Whether a clone with more history might have it. A word that names nothing is misspelt."""
+    if _is_shallow(workspace) or _COMMIT.fullmatch(base):
+        return True
+    _, remotes, _ = _git(["remote"], workspace)
+    remote, _, branch = base.partition("/")
+    if not branch or remote not in remotes.split():
+        return False
+    # Without an answer from the remote, nobody knows.
+    code, found, _ = _git(["ls-remote", "--heads", "--", remote, branch], workspace)
+    return code != 0 or bool(found)
+
+
+def _no_revision(base: str, workspace: Workspace) -> UsageError:
+    from difflib import get_close_matches
+
+    listing = ["for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes"]
+    known = _git(listing, workspace)[1].split()
+    near = get_close_matches(base, known, n=1)
+    return UsageError(
+        f"there is no git revision '{base}'",
+        facts=[("branches", ", ".join(known[:_MOST_BRANCHES]) or "none")],
+        hint=f"Did you mean: --base {near[0]}" if near else None,
+    )
+
+
 def _depths(workspace: Workspace) -> list[list[str] | None]:
     """What to try one after the other; None is what is here already."""
-    _, shallow, _ = _git(["rev-parse", "--is-shallow-repository"], workspace)
-    return [None, ["--deepen=100"], ["--unshallow"]] if shallow == "true" else [None, []]
+    return [None, ["--deepen=100"], ["--unshallow"]] if _is_shallow(workspace) else [None, []]
+
+
+def _is_shallow(workspace: Workspace) -> bool:
+    return _git(["rev-parse", "--is-shallow-repository"], workspace)[1] == "true"
 
 
 def _fetch(base: str, depth: list[str], workspace: Workspace) -> str:

@@ -14,6 +14,30 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, width=100)
 
 
+def positive(text: str) -> int:
+    """The type of an option that counts: 1 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return number
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """That there is no such thing, with what there is and the nearest of it."""
+    from difflib import get_close_matches
+
+    names = sorted(set(known))
+    near = get_close_matches(name, names, n=1)
+    return UsageError(
+        f"there is no {what} '{name}'",
+        facts=[("found", ", ".join(names) or "none")],
+        hint=f"Did you mean: {near[0]}" if near else None,
+    )
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong as every other error is said, with exit code 2."""
 

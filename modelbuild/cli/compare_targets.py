@@ -54,11 +54,14 @@ def kind_of(words: Sequence[str], options: Namespace) -> Kind:
                 )
         return Kind.REVISION
     if builds:
+        _check_recipes(words, builds[0])
         return Kind.RECIPE
     meanings = {word: dict(_meanings(word)) for word in words}
-    if not all(meanings.values()):
-        # Whatever it was meant to be: the message for that kind says what there is.
-        return Kind.RUN if all(map(_RUN.fullmatch, words)) and len(words) > 1 else Kind.RECIPE
+    unknown = [word for word, known in meanings.items() if not known]
+    if unknown and len(words) > 1 and all(map(_RUN.fullmatch, words)):
+        return Kind.RUN
+    if unknown:
+        raise _unknown(unknown[0])
     shared = [kind for kind in Kind if all(kind in known for known in meanings.values())]
     if len(words) == 1 and Kind.RUN in shared:
         shared.remove(Kind.RUN)
@@ -73,6 +76,37 @@ def kind_of(words: Sequence[str], options: Namespace) -> Kind:
         f"modelbuild compare: {' and '.join(words)} {problem}",
         facts=facts,
         hint=_UNAMBIGUOUS if shared else _ONE_KIND,
+    )
+
+
+def _check_recipes(words: Sequence[str], option: str) -> None:
+    """Raise UsageError for a revision: what is built is the working tree's."""
+    for word in words:
+        kinds = {kind for kind, _ in _meanings(word)}
+        if Kind.REVISION in kinds and Kind.RECIPE not in kinds:
+            raise UsageError(
+                f"modelbuild compare: {option} goes with recipes; '{word}' is a git revision, of"
+                " which nothing is built",
+                hint=(
+                    "Of revisions, seeds that their locks have on record are compared:\n"
+                    "modelbuild verify --seeds 5 at each of them, and commit model.lock."
+                ),
+            )
+
+
+def _unknown(word: str) -> UsageError:
+    from difflib import get_close_matches
+
+    known = sorted(read_lock(workspace_of(None)).recipes)
+    near = get_close_matches(word, known, n=1)
+    return UsageError(
+        f"there is no recipe, no run and no git revision '{word}'",
+        facts=[
+            ("recipe", f"a file, a folder with recipe.toml, or {', '.join(known) or 'a name'}"),
+            ("run", "an id of modelbuild runs"),
+            ("revision", "a branch, a tag or a commit"),
+        ],
+        hint=f"Did you mean: {near[0]}" if near else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from modelbuild.cli.arguments import Parser
+from modelbuild.cli.arguments import Parser, positive, unknown_name
 from modelbuild.cli.render import table
 from modelbuild.cli.targets import recipe_name, workspace_naming
 from modelbuild.review.history import History, Step, history
@@ -19,7 +19,7 @@ def parser() -> Parser:
     )
     made.add_argument("recipe", metavar="RECIPE", help="file, folder or name")
     made.add_argument("--metric", action="append", metavar="NAME", help="only this one")
-    made.add_argument("--limit", type=int, metavar="N", help="look at the last N commits only")
+    made.add_argument("--limit", type=positive, metavar="N", help="look at the last N commits only")
     made.add_argument("--json", action="store_true", help="print the steps as JSON")
     return made
 
@@ -28,6 +28,10 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
     workspace = workspace_naming(options.recipe)
     found = history(recipe_name(options.recipe, workspace), workspace, options.limit)
+    measured = {name.partition(" ")[2] for step in found.steps for name in step.metrics}
+    for name in options.metric or ():
+        if name not in measured:
+            raise unknown_name("metric", name, measured)
     if options.json:
         import json
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from modelbuild.cli.arguments import Parser
 from modelbuild.cli.progress import progress
 from modelbuild.cli.targets import recipe_path, workspace_naming
+from modelbuild.errors import UsageError
 from modelbuild.sources.locations import read_locations
 from modelbuild.store.store import Store, write_atomically
 
@@ -37,6 +39,12 @@ def parser() -> Parser:
 
 def run(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
+    folder = options.output.parent
+    if not folder.is_dir():
+        raise UsageError(
+            f"there is no folder {folder} to write {options.output.name} to",
+            hint=f"To make it: mkdir -p {shlex.quote(str(folder))}",
+        )
     from modelbuild.cli.report.page import render_page
     from modelbuild.review.report import gather_report
     from modelbuild.verify.verify import VerifyRequest

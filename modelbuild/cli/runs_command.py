@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from modelbuild.cli.arguments import Parser
+from modelbuild.cli.arguments import Parser, positive, unknown_name
 from modelbuild.cli.render import number, seconds, table
+from modelbuild.cli.targets import workspace_of
 from modelbuild.review.runs import Run, runs, varying
+from modelbuild.sources.lock_on_disk import read_lock
 from modelbuild.spec.toml_text import toml_value
 from modelbuild.store.store import Store
 
@@ -19,7 +21,7 @@ def parser() -> Parser:
         "modelbuild runs digits:train --limit 20",
     )
     made.add_argument("recipe", nargs="?", metavar="RECIPE[:STAGE]", help="a recipe's name")
-    made.add_argument("--limit", type=int, default=30, metavar="N", help="the last N (30)")
+    made.add_argument("--limit", type=positive, default=30, metavar="N", help="the last N (30)")
     made.add_argument("--json", action="store_true", help="print the runs as JSON")
     return made
 
@@ -28,6 +30,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser().parse(arguments)
     recipe, _, stage = (options.recipe or "").partition(":")
     found = runs(Store.open(), recipe or None, stage or None)
+    if options.recipe and not found:
+        _check_named(options.recipe)
     shown = found[: options.limit]
     if options.json:
         import json
@@ -38,6 +42,21 @@ def run(arguments: Sequence[str]) -> int:
     if len(shown) < len(found):
         print(f"and {len(found) - len(shown)} older ones (--limit {len(found)} lists them)")
     return 0
+
+
+def _check_named(target: str) -> None:
+    """Of what is locked here there may be no run; of anything else there is nothing to say.
+
+    Raises UsageError.
+    """
+    built = {each.realisation.name for each in runs(Store.open())}
+    locked = read_lock(workspace_of(None)).recipes
+    stages = built | {f"{name}:{stage}" for name, each in locked.items() for stage in each.stages}
+    recipes = {each.partition(":")[0] for each in stages}
+    if target not in stages | recipes:
+        known = stages if ":" in target else recipes
+        what = "stage" if ":" in target else "recipe"
+        raise unknown_name(what, target, known)
 
 
 def _lines(shown: Sequence[Run]) -> Iterator[str]:

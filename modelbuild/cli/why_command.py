@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelbuild.build.build import build
 from modelbuild.build.request import BuildRequest
-from modelbuild.cli.arguments import Parser
+from modelbuild.cli.arguments import Parser, unknown_name
 from modelbuild.cli.render import table
 from modelbuild.cli.targets import recipe_path, workspace_naming, workspace_of
 from modelbuild.review.changes import Change
@@ -50,6 +50,8 @@ def run(arguments: Sequence[str]) -> int:
     recipe, _, stage = options.target.partition(":")
     found = _explained(recipe, options.settings, store)
     own = [each for each in found if not stage or each.identity.stage == stage]
+    if not own:
+        raise unknown_name("stage", stage, (each.identity.stage for each in found))
     _print([_to_json(each) for each in own] if options.json else "\n".join(_lines(own)))
     return 0
 

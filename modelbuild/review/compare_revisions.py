@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from modelbuild.errors import UsageError
 from modelbuild.review.difference import RecipeDifference, compare_recipe
 from modelbuild.review.noise import against_noise
-from modelbuild.review.revisions import LockVersion
+from modelbuild.review.revisions import WORKING_TREE, LockVersion
 from modelbuild.sources.workspace import LOCK_NAME
 from modelbuild.spec.lock import LockedRecipe, LockedSeeds
 from modelbuild.spec.seed_statistics import FEW, compare_paired
@@ -214,21 +214,25 @@ def _lacking(difference: RecipeDifference, sides: tuple[_Side, _Side]) -> Iterat
         if unbuilt:
             yield (
                 f"{side.label} has no claim of {', '.join(sorted(unbuilt))}."
-                f" At {side.place} run: modelbuild build {name}, then commit {LOCK_NAME}"
+                f" {_at(side)}: modelbuild build {name}, then commit {LOCK_NAME}"
             )
         if not side.seeds:
             yield (
                 f"{side.label} has no seeds on record."
-                f" At {side.place} run: {measure}, then commit {LOCK_NAME}"
+                f" {_at(side)}: {measure}, then commit {LOCK_NAME}"
             )
         elif not any(each.values for each in side.seeds.values()):
             yield (
                 f"{side.label} has the spread over its seeds, but not their values, so they can't"
-                f" be paired. At {side.place} run: {measure}, then commit {LOCK_NAME}"
+                f" be paired. {_at(side)}: {measure}, then commit {LOCK_NAME}"
             )
     for label, own, other in zip("AB", sides, sides[::-1], strict=True):
         for metric in sorted(own.values.keys() - other.values.keys()):
             yield f"{metric}: only {label} has it"
+
+
+def _at(side: _Side) -> str:
+    return "In the working tree run" if side.place == WORKING_TREE else f"At {side.place} run"
 
 
 def _to_bear_in_mind(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelbuild.errors import ModelbuildError
-from modelbuild.review.revisions import checked_git, git
+from modelbuild.review.revisions import checked_git, git, outside_of_git
 from modelbuild.sources.workspace import LOCK_NAME, Workspace
 from modelbuild.spec.lock import Lock
 from modelbuild.spec.lock_file import parse_lock
@@ -32,6 +32,8 @@ def install(workspace: Workspace) -> Drivers:
     The attribute goes into the clone's own file, which wins over a committed one: hosting sites,
     which run no driver, go on merging by lines. Raises UsageError outside of a repository.
     """
+    if problem := outside_of_git(workspace):
+        raise problem
     program = shlex.join([sys.executable, "-m", "modelbuild", "git"])
     settings = {
         "merge.modelbuild.name": "model.lock, recipe by recipe",
@@ -49,7 +51,9 @@ def install(workspace: Workspace) -> Drivers:
 
 
 def uninstall(workspace: Workspace) -> None:
-    """Undo `install`."""
+    """Undo `install`. Raises UsageError outside of a repository."""
+    if problem := outside_of_git(workspace):
+        raise problem
     for section in ("merge.modelbuild", "diff.modelbuild"):
         git(["config", "--local", "--remove-section", section], workspace)
     attributes = _attributes(workspace)

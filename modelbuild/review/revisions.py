@@ -85,6 +85,18 @@ def git(arguments: list[str], workspace: Workspace, given: bytes = b"") -> tuple
     return done.returncode, done.stdout, done.stderr
 
 
+def outside_of_git(workspace: Workspace) -> UsageError | None:
+    """That the workspace is in no repository; None where it is in one."""
+    code, _, said = git(["rev-parse", "--git-dir"], workspace)
+    if code == 0:
+        return None
+    return UsageError(
+        f"there is no git repository around {workspace.root}",
+        facts=[("git", said.decode(errors="replace").strip())],
+        hint="To make one: git init",
+    )
+
+
 def checked_git(arguments: list[str], workspace: Workspace, given: bytes = b"") -> bytes:
     """What git prints. Raises UsageError where it fails."""
     code, found, said = git(arguments, workspace, given)
