@@ -362,6 +362,20 @@ def test_the_last_complaint_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "/build/env/torch/nn/x.py:1: UserWarning: Failed to initialize NumPy: No module named "
+        "'numpy' (Triggered internally at tensor_numpy.cpp:84.)",
+        "[W tensor_numpy.cpp:77] Warning: Failed to initialize NumPy: No module named 'numpy'",
+    ],
+)
+def test_a_warning_is_no_cause(line: str) -> None:
+    assert explain(f"{line}\nIsADirectoryError: [Errno 21] Is a directory: 'data'\n") is None
+    raised = "UserWarning: No module named 'numpy'\n"
+    assert explain(raised) == explain(MODULE.format(module="numpy"))
+
+
+@pytest.mark.parametrize(
     "log", [b"", b"\xff\xfe\0", b"ValueError: loss is nan\n", b"AssertionError\n" * 1000]
 )
 def test_what_is_not_recognised_is_not_explained(log: bytes) -> None:

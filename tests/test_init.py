@@ -542,6 +542,15 @@ def test_a_script_that_evaluates_what_is_trained_becomes_a_stage(folder: Path, n
     assert recipe.environment.packages == ("tqdm",)
 
 
+def test_an_evaluation_has_only_metrics_that_it_names_itself(folder: Path) -> None:
+    text = f"import importlib\n{textwrap.dedent(evaluating(0.1, 'model.json'))}"
+    write(folder, train_py=f"{CONFIGURED}open('metrics.json', 'w')\n")
+    write(folder, evaluate_py=text.replace("metrics.json", "scores.json"))
+    stages = guess(folder).recipe.stages
+    assert stages["train"].metrics == "metrics.json"
+    assert stages["evaluate"].metrics is None
+
+
 def test_a_parameter_of_the_evaluation_with_another_default_is_left_alone(folder: Path) -> None:
     write(folder, train_py=CONFIGURED, evaluate_py=evaluating(0.2, "model.json"))
     recipe = guess(folder).recipe
@@ -558,6 +567,30 @@ def test_the_one_file_of_data_is_taken_where_none_is_named(folder: Path) -> None
     write(folder, data__train_csv="")
     report = options(folder, '"--data-path", required=True', '"--out"')
     assert argument(report, "--data-path") == "{data.train}"
+
+
+def test_defaults_may_be_paths_from_the_scripts_folder(folder: Path) -> None:
+    text = """\
+        import argparse
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--data", default="../data/train.csv")
+        parser.add_argument("--test-data", default="../data/absent.csv")
+        parser.add_argument("--out")
+        """
+    write(folder, experiments__train_py=text, data__train_csv="", data__test_csv="")
+    report = guess(folder, "experiments/train.py")
+    assert argument(report, "--data") == "{data.train}"
+    assert report.recipe.data == {"train": PathData(path="data/train.csv")}
+
+
+def test_a_folder_is_not_given_for_a_file(folder: Path) -> None:
+    write(folder, data__train_csv="", data__test_csv="")
+    report = options(folder, '"--data", default="../data/absent.csv"', '"--out"')
+    assert report.recipe.data == {}
+    assert report.notes == (
+        "train.py reads data from --data ('../data/absent.csv' is not here): declare it as "
+        "[data.NAME], and pass {data.NAME} in `run`.",
+    )
 
 
 def test_data_that_is_not_here_is_said(folder: Path) -> None:

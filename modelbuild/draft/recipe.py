@@ -126,7 +126,8 @@ class _Reader:
             sorted(named | self.files.configuration_beside(self.script.path, used))
         )
         self._output()
-        if any(each.text.lstrip("./") == "metrics.json" for each in self.script.literals):
+        own = (each.text for each in self.script.literals if each.file == self.script.path)
+        if any(text.lstrip("./") == "metrics.json" for text in own):
             self.draft.stage.metrics = "metrics.json"
 
     def _note(self, text: str) -> None:
@@ -150,7 +151,7 @@ class _Reader:
             self._pass(option, self.draft.device)
         elif self._is_output(option):
             self._pass(option, self._place_below_out(option))
-        elif path := self.files.existing(option.default):
+        elif path := self._existing(option.default):
             if not self.files.is_configuration(path):
                 self._pass(option, f"{{data.{self.draft.data_name(path)}}}")
         elif DATA.fullmatch(option.name.lower()) and not isinstance(option.default, int | float):
@@ -174,6 +175,14 @@ class _Reader:
     def _missing(self, option: Option) -> None:
         shown = option.flag or option.name
         self._note(f"{self.script.path} needs {shown}, which has no default: add it to `run`.")
+
+    def _existing(self, default: object) -> str | None:
+        """As seen from the recipe's folder, or else from the script's, where it may be run."""
+        path = self.files.existing(default)
+        if path is None and isinstance(default, str) and not os.path.isabs(default):
+            beside = os.path.join(os.path.dirname(self.script.path), default)
+            path = self.files.existing(os.path.normpath(beside)) if default else None
+        return path
 
     def _is_output(self, option: Option) -> bool:
         if option.default is not None and not isinstance(option.default, str):
@@ -210,7 +219,9 @@ class _Reader:
         names = [
             path for place in ("", *folders) for path in self.files.data_in(place, self.written)
         ]
-        return names[0] if len(names) == 1 else (folders[0] if len(folders) == 1 else None)
+        wants_file = isinstance(option.default, str) and PurePosixPath(option.default).suffix
+        whole = folders[0] if len(folders) == 1 and not wants_file else None
+        return names[0] if len(names) == 1 else whole
 
     def _param(self, option: Option) -> bool:
         value = option.default

@@ -36,6 +36,8 @@ _NO_FOLDER = re.compile(
     | cannot\ create\ (?P<shell>\S+):\ Directory\ nonexistent""",
     re.VERBOSE,
 )
+_WARNING = re.compile(r"^.+\b\w*Warning: .*$", re.MULTILINE)
+"""That is printed, with its place before it; one that is raised begins the line."""
 _MISSING_MODULE = re.compile(r"No module named '?([\w.]+)'?")
 _DOWNLOAD = re.compile(
     r"""Temporary\ failure\ in\ name\ resolution | Name\ or\ service\ not\ known
@@ -73,12 +75,12 @@ def explain_failure(
     declared: Mapping[str, str] = MappingProxyType({}),
     code: Collection[str] = (),
 ) -> str | None:
-    """Advice for what the log last complains about; None where nothing is recognised.
+    """Advice for what the log last complains about, without warnings; None where it tells nothing.
 
     `declared` are paths of data, relative to the recipe, and the names of their tables; `code`
     the paths of the code that the stage sees.
     """
-    log = log_tail.decode(errors="replace")
+    log = _WARNING.sub("", log_tail.decode(errors="replace"))
     found = [
         *_missing_files(log, workspace_has, declared),
         *_missing_folders(log),
