@@ -422,7 +422,8 @@ def test_a_module_above_the_recipe_is_said_with_the_command_that_has_it_below(
             watch(folder, *words)
     assert str(caught.value) == (
         f"train.py imports wavelib (../wavelib): outside of the recipe's folder, {folder}\n"
-        "A recipe's code lies at or below its folder. Nothing was written; run it from above:\n"
+        "A recipe's code lies at or below its folder. No recipe was written; run it from above, "
+        "where paths\nthat the script itself has are seen from there:\n"
         f"  cd {tmp_path}\n"
         f"  PYTHONPATH=. modelbuild init -- {sys.executable} 'my experiments/train.py' "
         "'--rows=my experiments/rows.txt' 'my experiments/rows.txt' 3"

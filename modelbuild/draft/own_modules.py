@@ -172,8 +172,9 @@ def _lies_above(
     return ModelbuildError(
         f"{script} imports {_shown(above, around.folder)}: outside of the recipe's folder, "
         f"{around.folder}",
-        hint="A recipe's code lies at or below its folder. Nothing was written; run it from "
-        f"above:\n  cd {shlex.quote(str(top))}\n"
+        hint="A recipe's code lies at or below its folder. No recipe was written; run it from "
+        "above, where paths\nthat the script itself has are seen from there:\n"
+        f"  cd {shlex.quote(str(top))}\n"
         f"  PYTHONPATH={shlex.quote(search)} modelbuild init -- {shlex.join(words)}",
     )
 
