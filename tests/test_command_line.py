@@ -361,6 +361,23 @@ def imported(tiny: Tiny, program: str) -> set[str]:
     return set(done.stderr.splitlines())
 
 
+@pytest.mark.parametrize("module", ["modelbuild.cli.main", "modelbuild.errors"])
+def test_an_interrupt_while_the_program_is_loaded_is_said(module: str) -> None:
+    """A real Ctrl-C comes whenever it likes; this one comes with an import."""
+    program = (
+        "import runpy, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "runpy.run_module('modelbuild', run_name='__main__')\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_a_page_for_a_folder_that_there_is_not(tiny: Tiny) -> None:
     ran = tiny.run("report", "-o", "nowhere/page.html")
     assert (ran.code, ran.out, ran.err) == (

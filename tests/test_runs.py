@@ -106,6 +106,21 @@ def test_why_of_what_is_built_names_what_moved_since_the_build_before(tiny: Tiny
     assert len(lines) == 3
 
 
+def test_why_compares_with_the_claimed_build_and_not_with_later_experiments(tiny: Tiny) -> None:
+    tiny.build()
+    tiny.build("--set", "params.lr=0.25")
+    tiny.build("--set", "seed=9", "--set", "params.lr=0.125")
+    tiny.replace("recipe.toml", "lr = 0.5", "lr = 0.3")
+    assert tiny.run("why", "tiny:train").out.splitlines()[2:] == ["    params.lr  0.5 -> 0.3"]
+
+
+def test_why_without_a_claimed_build_compares_with_the_nearest(tiny: Tiny) -> None:
+    tiny.run("lock")
+    tiny.build("--set", "params.lr=0.25")
+    tiny.build("--set", "seed=9", "--set", "params.lr=0.125")
+    assert tiny.run("why", "tiny:train").out.splitlines()[2:] == ["    params.lr  0.25 -> 0.5"]
+
+
 def test_why_of_what_was_never_built(tiny: Tiny) -> None:
     tiny.run("lock")
     assert tiny.run("why", "tiny:train").out == "tiny:train would build\n  never built here\n"

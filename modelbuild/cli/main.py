@@ -63,11 +63,11 @@ class CommandModule(Protocol):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script. Only the module of the command asked for is imported."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if sys.stdout is None:  # closed by the caller
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupt_once)
     try:
+        if sys.stdout is None:  # closed by the caller
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, _interrupt_once)
         try:
             code = _dispatch(words)
         except ModelbuildError as error:

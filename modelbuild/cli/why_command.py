@@ -23,8 +23,9 @@ from modelbuild.store.store import Store
 def parser() -> Parser:
     made = Parser(
         "why",
-        "Say why a stage would be built, or would not: what differs from its last build here,\n"
-        "field by field. Of a path in the store: what keeps it there and who used it.",
+        "Say why a stage would be built, or would not: what differs from its claimed build,\n"
+        "else from the nearest one here, field by field. Of a path in the store: what keeps it\n"
+        "there and who used it.",
         "modelbuild why digits:train",
     )
     made.add_argument("target", metavar="RECIPE[:STAGE]|PATH")

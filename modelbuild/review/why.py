@@ -12,7 +12,7 @@ from modelbuild.review.runs import Run, runs
 from modelbuild.spec.canonical import Json
 from modelbuild.spec.derivation import Derivation, StageId, upstream_stages
 from modelbuild.spec.digest import Digest
-from modelbuild.spec.lock import Lock
+from modelbuild.spec.lock import Claim, Lock
 from modelbuild.store.derivations import find_derivation
 from modelbuild.store.realisations import Realisation, find_all
 from modelbuild.store.roots import rooted
@@ -34,9 +34,10 @@ class Why:
     path: Path | None
     """Of the valid output."""
     last: Run | None
-    """The last build of this stage that is not the one at hand; None: never built here."""
+    """The build that is compared with, not the one at hand: the claimed one, else the one with the
+    fewest changes; None: never built here."""
     moved: tuple[Change[Json], ...]
-    """From the last build to the stage as it is, in the recipe's words."""
+    """From that build to the stage as it is, in the recipe's words."""
 
 
 def explain(result: BuildResult, store: Store) -> list[Why]:
@@ -46,24 +47,51 @@ def explain(result: BuildResult, store: Store) -> list[Why]:
     for identity, stage in result.stages.items():
         now = result.locked.derivations[identity]
         resolved = stage.realisation.resolved if stage.realisation else None
-        last = _last(identity, resolved, built)
-        before = find_derivation(last.realisation.resolved, store) if last else None
         outputs = _outputs(identity, result)
+        others = [
+            run
+            for run in built
+            if run.realisation.name == str(identity) and run.realisation.resolved != resolved
+        ]
+        claims = result.locked.entries[identity.recipe].stages[identity.stage].claims
+        last, moved = _compared(others, claims, now, outputs, store)
         found.append(
             Why(
                 identity=identity,
                 how=stage.how,
                 path=stage.path,
                 last=last,
-                moved=tuple(_moved(before, now, outputs)) if before else (),
+                moved=moved,
             )
         )
     return found
 
 
-def _last(identity: StageId, resolved: Digest | None, built: Sequence[Run]) -> Run | None:
-    own = (run for run in built if run.realisation.name == str(identity))
-    return next((run for run in own if run.realisation.resolved != resolved), None)
+def _compared(
+    others: Sequence[Run],
+    claims: Sequence[Claim],
+    now: Derivation,
+    outputs: Mapping[str, Json],
+    store: Store,
+) -> tuple[Run | None, tuple[Change[Json], ...]]:
+    """The run to compare with, of `others`, latest first; and what moved since.
+
+    One of the very same inputs, else the one that is claimed, else the one with the fewest changes.
+
+    Other seeds and experiments are runs too: the latest of all may be far from the recipe.
+    """
+    made = {(claim.derivation, claim.output) for claim in claims}
+    found = []
+    for run in others:
+        before = find_derivation(run.realisation.resolved, store)
+        moved = tuple(_moved(before, now, outputs)) if before else ()
+        same = before is not None and not moved
+        claimed = (run.realisation.derivation, run.realisation.output) in made
+        found.append(((not same, not claimed, before is None, len(moved)), run, moved))
+    if not found:
+        return None, ()
+    _, nearest, moved = min(found, key=lambda each: each[0])
+    return nearest, moved
 
 
 def _outputs(identity: StageId, result: BuildResult) -> dict[str, Json]:
