@@ -150,6 +150,11 @@ def test_one_revision_is_compared_with_the_working_tree(
     lines = said(capsys, "main")
     assert lines[1] == "B: working tree"
     assert "larger than seed noise" in lines[3]
+    (repository / "model.lock").write_bytes(render_lock(a_side(0.002)))
+    assert (
+        "  note: B (working tree) has no seeds on record. In the working tree run:"
+        " modelbuild verify digits --seeds 5, then commit model.lock"
+    ) in said(capsys, "main")
 
 
 def test_recipes_that_are_the_same_or_on_one_side_only_are_named(
