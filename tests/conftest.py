@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -19,6 +20,9 @@ from modelbuild.environment.interpreter import find_python, realise_interpreter
 from modelbuild.store.store import Store, remove_tree
 
 PYTHON = "3.11"
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The gate runs the same examples each time; whoever runs the tests by hand searches on.
 settings.register_profile("gate", derandomize=True)
