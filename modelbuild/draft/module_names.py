@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 from modelbuild.draft.script import Module
 from modelbuild.spec.package_names import DISTRIBUTIONS, normalised_name
@@ -100,17 +100,28 @@ def requirement(package: str, installed: Installed) -> str:
 def import_folders(modules: Collection[str], code: Iterable[str]) -> set[str]:
     """The folders, `.` among them, from which these files were imported under these names.
 
-    Of several names that a file may have, the longest one counts; a package may have no file.
+    A package may have no file.
     """
     found = set()
-    for path in code:
-        parts = path.removesuffix(".py").removesuffix("/__init__").split("/")
-        starts = range(len(parts))
-        whole = [start for start in starts if ".".join(parts[start:]) in modules]
-        begun = [start for start in starts[:-1] if ".".join(parts[start:-1]) in modules]
-        for start in (whole or begun)[:1]:
+    for path in map(PurePosixPath, code):
+        parts = module_parts(path)
+        start = name_start(parts, modules)
+        if start is None:
+            start = name_start(parts[:-1], modules)
+        if start is not None:
             found.add("/".join(parts[:start]) or ".")
     return found
+
+
+def module_parts(path: PurePath) -> Sequence[str]:
+    """Of a Python file, the last of which is the module's name, for `__init__.py` the package's."""
+    name = path.name.removesuffix(".py")
+    return path.parts[:-1] if name == "__init__" else (*path.parts[:-1], name)
+
+
+def name_start(parts: Sequence[str], modules: Collection[str]) -> int | None:
+    """Where the full name begins under which it was imported, the longest of several."""
+    return next((at for at in range(len(parts)) if ".".join(parts[at:]) in modules), None)
 
 
 def package_of(module: str, installed: Installed) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from modelbuild.draft.drafted import Draft, Surroundings
-from modelbuild.draft.module_names import package_of
+from modelbuild.draft.module_names import module_parts, name_start, package_of
 from modelbuild.draft.observe import Observation
 from modelbuild.draft.script import Script
 from modelbuild.errors import ModelbuildError
@@ -123,18 +123,11 @@ def imported_from_elsewhere(seen: Observation, around: Surroundings) -> dict[str
             continue
         if _INSTALLED.fullmatch(str(path)):
             continue
-        start = _imported_as(path, seen.modules)
+        start = name_start(module_parts(path), seen.modules)
         name = path.parts[start].removesuffix(".py") if start else ""
         if name and name not in sys.stdlib_module_names:
             found.setdefault(name, Path(*path.parts[:start]))
     return found
-
-
-def _imported_as(path: Path, modules: Collection[str]) -> int | None:
-    """Where in the path the module's full name begins, the longest of several."""
-    parts = [*path.parts[:-1], *([path.stem] if path.stem != "__init__" else [])]
-    starts = range(1, len(parts))
-    return next((start for start in starts if ".".join(parts[start:]) in modules), None)
 
 
 def not_to_be_had(

@@ -41,7 +41,7 @@ def lock_environment(
 
     requires = requirements_of(recipe, request.workspace.root)
     previous = environments.get(before.environment) if before else None
-    if before and previous and _still_fits(recipe, requires, before, previous):
+    if before and previous and still_fits(recipe, requires, before, previous):
         update = _package_updates(previous, request)
         if update is None:
             if request.recheck:
@@ -58,9 +58,10 @@ def lock_environment(
     return requires, _resolve(recipe, requires, previous, update, request)
 
 
-def _still_fits(
+def still_fits(
     recipe: Recipe, requires: tuple[str, ...], before: LockedRecipe, previous: LockedEnvironment
 ) -> bool:
+    """Whether the locked environment is one of what the recipe asks for now."""
     wanted = recipe.environment
     from_source = {wheel.name for wheel in previous.wheels if wheel.from_source}
     return (

@@ -6,11 +6,12 @@ from pathlib import PurePosixPath
 
 from modelbuild.errors import ModelbuildError
 from modelbuild.locking.code import recipe_code
+from modelbuild.locking.inputs import still_fits
 from modelbuild.locking.requirements import requirements_of
 from modelbuild.sources.workspace import Workspace
 from modelbuild.spec.derivation import derive
 from modelbuild.spec.digest import Digest
-from modelbuild.spec.lock import Lock, LockedEnvironment, LockedRecipe, LockedStage
+from modelbuild.spec.lock import Lock, LockedRecipe, LockedStage
 from modelbuild.spec.recipe import Recipe, RecipeData, declaration
 
 
@@ -32,7 +33,7 @@ def _locked(path: PurePosixPath, lock: Lock, workspace: Workspace) -> bool:
         environment = lock.environments[before.environment]
         return (
             _same_settings(recipe, before)
-            and _same_environment(recipe, before, environment, workspace)
+            and still_fits(recipe, requirements_of(recipe, workspace.root), before, environment)
             and _same_data(recipe, before)
             and before.code == recipe_code(recipe, workspace.folder(recipe))
             and before.stages.keys() == recipe.stages.keys()
@@ -52,20 +53,6 @@ def _same_settings(recipe: Recipe, before: LockedRecipe) -> bool:
         and before.level == determinism.level
         and before.allow == tuple(sorted(set(determinism.allow)))
         and before.tf32 == determinism.tf32
-    )
-
-
-def _same_environment(
-    recipe: Recipe, before: LockedRecipe, locked: LockedEnvironment, workspace: Workspace
-) -> bool:
-    wanted = recipe.environment
-    return (
-        before.requires == requirements_of(recipe, workspace.root)
-        and before.resolver == wanted.resolver
-        and before.exclude_newer == wanted.exclude_newer
-        and locked.platform == wanted.platform
-        and locked.base == wanted.base
-        and f"{locked.python}.".startswith(f"{wanted.python}.")
     )
 
 
